@@ -1,0 +1,91 @@
+"""maprobe: assertions about the inside of a model, from declarative probe files.
+
+Importing this package imports neither torch nor transformers; :func:`check` does so when it is called.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from maprobe.errors import MaprobeError
+from maprobe.readings import Axis, Place, Quantity, Reading
+from maprobe.recipes import (
+    Architecture,
+    Batch,
+    Corpus,
+    Edit,
+    Fold,
+    FoldContext,
+    InterventionRecipe,
+    MeasurementRecipe,
+    Operator,
+    Parameter,
+    QuantitySpec,
+    Renderer,
+    Tap,
+)
+from maprobe.registry import Registry
+from maprobe.verdicts import Finding, Status, Verdict
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from torch import nn
+    from transformers import PreTrainedTokenizerBase
+
+    from maprobe.reporting.report import PropertyReport
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Architecture",
+    "Axis",
+    "Batch",
+    "Corpus",
+    "Edit",
+    "Finding",
+    "Fold",
+    "FoldContext",
+    "InterventionRecipe",
+    "MaprobeError",
+    "MeasurementRecipe",
+    "Operator",
+    "Parameter",
+    "Place",
+    "Quantity",
+    "QuantitySpec",
+    "Reading",
+    "Registry",
+    "Renderer",
+    "Status",
+    "Tap",
+    "Verdict",
+    "check",
+]
+
+
+def check(
+    model: nn.Module,
+    tokenizer: PreTrainedTokenizerBase | None,
+    probes: str | Path,
+    *,
+    label: str = "model",
+    batch: int = 1,
+    registry: Registry | None = None,
+) -> PropertyReport:
+    """Run probe files against a model in memory, from a notebook or a training callback, without pytest.
+
+    Args:
+        model: a transformers model. It is put into eval mode for the time of the call; nothing else changes.
+        tokenizer: its tokenizer.
+        probes: a probe file, or a folder of them.
+        label: how the model is called in the report.
+        batch: sequences in one forward call, at most.
+        registry: recipes to use; None for maprobe's own.
+
+    Raises:
+        MaprobeError: a probe file is faulty, or the model's parts cannot be found.
+    """
+    from maprobe.checking import check as run
+
+    return run(model, tokenizer, probes, label=label, batch=batch, registry=registry)

@@ -1,0 +1,227 @@
+"""Probes as written, and Cases as run. Data only: nothing here knows a model or a recipe.
+
+Every value is frozen and hashable, and marks do not take part in equality: two probes that ask for the same
+measurement on the same inputs compare equal wherever they were written, so that a plan can serve both with
+one pass.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from maprobe.sites import ALL_LAYERS, ALL_TOKENS, LayerRange, TokenSet
+from maprobe.source import SourceMark
+from maprobe.verdicts import Severity
+
+__all__ = [
+    "BosPolicy",
+    "Case",
+    "Clause",
+    "Condition",
+    "Expectation",
+    "InputsRequest",
+    "InterveneRequest",
+    "MeasureRequest",
+    "Options",
+    "Override",
+    "Probe",
+    "Quantifier",
+    "SeverityBand",
+    "Waiver",
+]
+
+BosPolicy = Literal["auto", "require", "never", "first"]
+OptionValue = str | int | float | bool | None | tuple[str | int | float | bool, ...]
+Options = tuple[tuple[str, OptionValue], ...]
+Bound = float | int | str | bool | tuple[float | int | str | bool, ...] | Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InputsRequest:
+    """The inputs a probe asks for.
+
+    Attributes:
+        source: ``text``, ``file``, ``jsonl`` or ``corpus``.
+        value: the literal texts, the path as written, or the name of the corpus.
+        text_field: name of the field that holds the text in each line of a JSONL file.
+        sequences: how many sequences; None takes the source's own number, ``"all"`` every one there is.
+        length: tokens in each sequence; None leaves literal texts and JSONL lines whole.
+        skip: how many sequences to leave out at the head of the source.
+        bos: see :data:`BosPolicy` and docs/inputs.md; None takes the source's own protocol.
+        folder: folder that relative paths start from: the one the probe file lies in.
+    """
+
+    source: Literal["text", "file", "jsonl", "corpus"] = "corpus"
+    value: tuple[str, ...] = ("python-docs",)
+    text_field: str = "text"
+    sequences: int | Literal["all"] | None = None
+    length: int | None = None
+    skip: int = 0
+    bos: BosPolicy | None = None
+    folder: str = ""
+    mark: SourceMark | None = field(default=None, compare=False, repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MeasureRequest:
+    """One measurement as asked for: a recipe's name, where to read, and the recipe's own parameters."""
+
+    kind: str
+    site: str
+    layers: LayerRange = ALL_LAYERS
+    tokens: TokenSet = ALL_TOKENS
+    options: Options = ()
+    mark: SourceMark | None = field(default=None, compare=False, repr=False)
+
+    def option(self, name: str) -> OptionValue:
+        """Return the value of one of the recipe's own parameters (defaults are filled in when parsing)."""
+        return dict(self.options)[name]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InterveneRequest:
+    """An intervention as asked for.
+
+    Attributes:
+        target: name of the intervention recipe, which finds the entries to edit.
+        at: where along the depth; the recipe says what is allowed.
+        set: ``zero``, ``mean`` or ``value``.
+        value: the value to set, for ``value`` only.
+        control: ``median`` (as many entries of near-median size) or ``none``.
+    """
+
+    target: str
+    at: str = "first-layer"
+    set: Literal["zero", "mean", "value"] = "zero"
+    value: float | None = None
+    control: Literal["median", "none"] = "median"
+    options: Options = ()
+    mark: SourceMark | None = field(default=None, compare=False, repr=False)
+
+    def option(self, name: str) -> OptionValue:
+        """Return the value of one of the recipe's own parameters (defaults are filled in when parsing)."""
+        return dict(self.options)[name]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quantifier:
+    """Over which axis an expectation ranges, and how many of its cells must satisfy every clause at once."""
+
+    kind: Literal["every", "some", "none", "at_least"]
+    axis: str
+    count: int | None = None
+    share: float | None = None
+
+    def __str__(self) -> str:
+        singular = self.axis.removesuffix("s")
+        if self.kind == "at_least":
+            amount = f"{self.share:.0%}" if self.share is not None else str(self.count)
+            return f"in at least {amount} of the {self.axis}"
+        return {"every": f"in every {singular}", "some": f"in some {singular}", "none": f"in no {singular}"}[self.kind]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Clause:
+    """One comparison: quantity, operator, bound."""
+
+    quantity: str
+    operator: str
+    bound: Bound
+    mark: SourceMark | None = field(default=None, compare=False, repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Expectation:
+    """Clauses that must all hold, jointly at each cell the quantifier ranges over."""
+
+    clauses: tuple[Clause, ...]
+    quantifier: Quantifier | None = None
+    mark: SourceMark | None = field(default=None, compare=False, repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SeverityBand:
+    """A level and the condition that brings it about (the condition describes the *bad* state)."""
+
+    level: Severity
+    condition: Expectation
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Condition:
+    """One line of a ``when``: a fact of the loaded checkpoint and a comparison. All lines must hold.
+
+    A plain value is written as ``eq``, a list of allowed values as ``in``.
+    """
+
+    fact: str
+    operator: str
+    bound: Bound
+    mark: SourceMark | None = field(default=None, compare=False, repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Waiver:
+    """A known failure (``xfail``): why, until when, and whether an unexpected pass is a failure."""
+
+    reason: str
+    strict: bool = True
+    until: datetime.date | None = None
+
+    def expired(self, today: datetime.date) -> bool:
+        """Whether the waiver's last day lies before ``today``."""
+        return self.until is not None and today > self.until
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Override:
+    """The whole probe as it stands where the conditions hold, and why it differs there."""
+
+    when: tuple[Condition, ...]
+    because: str
+    probe: Probe
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Probe:
+    """One question: inputs, what to measure, an optional intervention, what to expect.
+
+    ``id`` already carries the parameters of a parametrized probe (``effect-zero``). Overrides are tried in
+    order; the first whose conditions all hold replaces the probe.
+    """
+
+    id: str
+    suite: str
+    claim: str
+    measure: MeasureRequest
+    inputs: InputsRequest
+    mark: SourceMark
+    cite: str = ""
+    intervene: InterveneRequest | None = None
+    expect: Expectation | None = None
+    severity: Severity = "error"
+    bands: tuple[SeverityBand, ...] = ()
+    when: tuple[Condition, ...] = ()
+    overrides: tuple[Override, ...] = ()
+    xfail: Waiver | None = None
+    skip: str | None = None
+    marks: tuple[str, ...] = ()
+    tags: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """A Probe on a checkpoint.
+
+    Attributes:
+        id: ``FILE::PROBE[CHECKPOINT]``: stable, and what reports are keyed by.
+        probe: the probe as written, before any override is chosen.
+        checkpoint: the checkpoint's label, unique within a session.
+    """
+
+    id: str
+    probe: Probe
+    checkpoint: str

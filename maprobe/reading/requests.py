@@ -1,0 +1,206 @@
+"""From marked nodes to requests: inputs, measurement, intervention."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from maprobe.cases import InputsRequest, InterveneRequest, MeasureRequest, Options
+from maprobe.errors import did_you_mean
+from maprobe.reading.budget import Budget
+from maprobe.reading.faults import FaultList, Leaf, in_words, keys
+from maprobe.reading.grammar import (
+    CONTROL,
+    INPUT_KEYS,
+    INPUT_LEAVES,
+    INTERVENE_KEYS,
+    LAYERS,
+    MEASURE_KEYS,
+    SET_VALUE,
+    SET_WORDS,
+    SOURCES,
+    TOKEN_INDEX,
+    TOKEN_WORDS,
+)
+from maprobe.reading.nodes import Node, frozen
+from maprobe.recipes import InterventionRecipe, MeasurementRecipe, Parameter
+from maprobe.registry import Registry
+from maprobe.sites import ALL_LAYERS, ALL_TOKENS, SITES, LayerRange, TokenSet
+
+__all__ = ["Context", "inputs_request", "intervene_request", "measure_request", "recipe_of"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Context:
+    """What the parts of one probe file are read with.
+
+    Attributes:
+        registry: the recipes that may be named.
+        faults: takes what is wrong.
+        budget: bounds how much is read, each repetition counted.
+        folder: the folder that relative paths start from.
+    """
+
+    registry: Registry
+    faults: FaultList
+    budget: Budget
+    folder: str = ""
+
+
+def inputs_request(node: Node | None, context: Context) -> InputsRequest:
+    """Read `inputs`. The result is of use only where no fault was noted."""
+    if node is None:
+        return InputsRequest()
+    entries = keys(node, INPUT_KEYS, context.faults)
+    values = {
+        name: INPUT_LEAVES[name].take(entry, context.faults) for name, entry in entries.items() if name != "corpus"
+    }
+    named = [source for source in SOURCES if source in entries]
+    if len(named) != 1:
+        if isinstance(node.value, dict):
+            told = "names no source" if not named else f"names {len(named)} sources ({', '.join(named)})"
+            context.faults.add(node.mark, f"{told}; allowed: exactly one of {', '.join(SOURCES)}")
+        return InputsRequest()
+    source = named[0]
+    if "field" in entries and source != "jsonl":
+        context.faults.add(
+            entries["field"].place, f"`field` belongs to `jsonl`, and the source is `{source}`; remove it"
+        )
+    value = _corpus(entries[source], context) if source == "corpus" else values[source]
+    return InputsRequest(
+        source=source,  # type: ignore[arg-type]
+        value=(value,) if isinstance(value, str) else tuple(value or ()),
+        text_field=values.get("field") or "text",
+        sequences=values.get("sequences"),
+        length=values.get("length"),
+        skip=values.get("skip") or 0,
+        bos=values.get("bos"),
+        # Only where it decides what is read: probes in different folders share the pass over one corpus.
+        folder=context.folder if source in ("file", "jsonl") else "",
+        mark=node.mark,
+    )
+
+
+def _corpus(node: Node, context: Context) -> str | None:
+    name: str | None = Leaf({"enum": sorted(context.registry.corpora)}).take(node, context.faults)
+    return name
+
+
+def recipe_of(node: Node, context: Context) -> MeasurementRecipe | None:
+    """Return the recipe that `measure` names; None, with the fault noted, if it names none."""
+    found: str | None = _named(node, "kind", sorted(context.registry.measurements), context)
+    return context.registry.measurements[found] if found else None
+
+
+def _named(node: Node, key: str, allowed: list[str], context: Context) -> str | None:
+    """Read the key that says which other keys there may be."""
+    if not isinstance(node.value, dict):
+        context.faults.add(node.mark, f"{in_words(node)} is not allowed; allowed: a mapping with `{key}`")
+        return None
+    if key not in node.value:
+        context.faults.add(node.mark, f"`{key}` is missing; allowed: {', '.join(allowed)}")
+        return None
+    name: str | None = Leaf({"enum": allowed}).take(node.value[key], context.faults)
+    return name
+
+
+def measure_request(node: Node, recipe: MeasurementRecipe, context: Context) -> MeasureRequest:
+    """Read `measure` for the recipe it names. The result is of use only where no fault was noted."""
+    places = [key for key in MEASURE_KEYS if _takes(recipe, key)]
+    entries = _own_keys(node, recipe, places, context.faults)
+    site = recipe.sites[0]
+    if "site" in entries:
+        site = Leaf({"enum": list(recipe.sites)}).take(entries["site"], context.faults) or site
+    return MeasureRequest(
+        kind=recipe.name,
+        site=site,
+        layers=_layers(entries.get("layers"), site, context.faults),
+        tokens=_tokens(entries.get("tokens"), context.faults),
+        options=_options(recipe.parameters, entries, context.faults),
+        mark=node.mark,
+    )
+
+
+def _takes(recipe: MeasurementRecipe, key: str) -> bool:
+    return {"layers": recipe.takes_layers, "tokens": recipe.takes_tokens}.get(key, True)
+
+
+def _own_keys(
+    node: Node, recipe: MeasurementRecipe | InterventionRecipe, places: list[str], faults: FaultList
+) -> dict[str, Node]:
+    """Return the entries that belong to a recipe, having noted those that do not."""
+    allowed = [*places, *(parameter.name for parameter in recipe.parameters)]
+    for name, entry in node.entries.items():
+        if name not in allowed:
+            near = did_you_mean(name, allowed)
+            faults.add(entry.place, f"{recipe.name!r} takes no key {name!r}{near}; allowed: {', '.join(allowed)}")
+    return {name: entry for name, entry in node.entries.items() if name in allowed}
+
+
+def _layers(node: Node | None, site: str, faults: FaultList) -> LayerRange:
+    if node is None:
+        return ALL_LAYERS
+    if not SITES[site].per_layer:
+        faults.add(node.place, f"site {site!r} has no layers; remove `layers`")
+        return ALL_LAYERS
+    value = LAYERS.take(node, faults)
+    if value is None:
+        return ALL_LAYERS
+    layers = LayerRange.parse(value)
+    if site != "block.out" and 0 in (layers.first, layers.last):
+        faults.add(node.mark, "layer 0 is the embedding output, a layer of block.out only; the first block is 1")
+    # Whether 5..-2 is empty depends on the model; ends of one sign can be told apart here.
+    if (layers.first < 0) == (layers.last < 0) and layers.first > layers.last:
+        faults.add(node.mark, f"layers {layers} are empty; put the lower layer first")
+    return layers
+
+
+def _tokens(node: Node | None, faults: FaultList) -> TokenSet:
+    if node is None:
+        return ALL_TOKENS
+    if not isinstance(node.value, dict):
+        kind = TOKEN_WORDS.take(node, faults)
+        return TokenSet(kind) if kind else ALL_TOKENS
+    entries = keys(node, ["index"], faults, required=["index"])
+    positions = TOKEN_INDEX.take(entries["index"], faults) if entries else None
+    return TokenSet("index", tuple(sorted(set(positions)))) if positions else ALL_TOKENS
+
+
+def _options(parameters: tuple[Parameter, ...], entries: dict[str, Node], faults: FaultList) -> Options:
+    """Return every parameter by name, with its default where none is written."""
+    options: dict[str, Any] = {}
+    for parameter in sorted(parameters, key=lambda parameter: parameter.name):
+        written = entries.get(parameter.name)
+        value = parameter.default if written is None else Leaf(parameter.schema).take(written, faults)
+        options[parameter.name] = frozen(value)
+    return tuple(options.items())
+
+
+def intervene_request(node: Node, control: Node | None, context: Context) -> InterveneRequest | None:
+    """Read `intervene` and `control`; None, with the fault noted, where the target is not known."""
+    faults = context.faults
+    arm: Literal["median", "none"] = (CONTROL.take(control, faults) if control else None) or "median"
+    target = _named(node, "target", sorted(context.registry.interventions), context)
+    if target is None:
+        return None
+    recipe = context.registry.interventions[target]
+    entries = _own_keys(node, recipe, list(INTERVENE_KEYS), faults)
+    how, value = _set(entries.get("set"), faults)
+    return InterveneRequest(
+        target=target,
+        at=(Leaf({"enum": list(recipe.at)}).take(entries["at"], faults) or "") if "at" in entries else recipe.at[0],
+        set=how,  # type: ignore[arg-type]
+        value=value,
+        control=arm,
+        options=_options(recipe.parameters, entries, faults),
+        mark=node.mark,
+    )
+
+
+def _set(node: Node | None, faults: FaultList) -> tuple[str, float | None]:
+    if node is None:
+        return "zero", None
+    if not isinstance(node.value, dict):
+        return SET_WORDS.take(node, faults) or "zero", None
+    entries = keys(node, ["value"], faults, required=["value"])
+    return "value", SET_VALUE.take(entries["value"], faults) if entries else None

