@@ -1,0 +1,1 @@
+"""Intervention recipes: which entries to edit, found in the untouched pass."""

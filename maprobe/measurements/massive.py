@@ -1,0 +1,124 @@
+"""``massive``: where the massive activations of each sequence first appear, entry by entry."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from maprobe.measurements.survey import ABSOLUTE, RELATIVE, Entry, survey
+from maprobe.readings import Place, Quantity, Reading, Scalar
+from maprobe.recipes import Batch, FoldContext, MeasurementRecipe, QuantitySpec, Tap
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["MASSIVE"]
+
+
+@dataclass
+class _MassiveFold:
+    context: FoldContext
+    records: list[dict[str, Scalar]] = field(default_factory=list)
+    first: dict[int, int] = field(default_factory=dict)
+    last: int = 0
+    nearest: tuple[float, int, Entry] | None = None
+
+    @property
+    def taps(self) -> tuple[Tap, ...]:
+        return tuple(Tap("block.out", layer) for layer in self.context.layers)
+
+    def observe(self, tap: Tap, value: torch.Tensor, batch: Batch, *, query: int = 0) -> None:
+        del query
+        for row, sequence in enumerate(batch.sequences):
+            found = survey(value[row], tap, sequence, self.context.memo)
+            if not found.hits:
+                continue
+            self.last = max(self.last, tap.layer)
+            if sequence in self.first:
+                continue
+            self.first[sequence] = tap.layer
+            control = _near_median(value[row].float(), found.hits, found.median)
+            for arm, entries in (("edited", found.hits), ("control", control)):
+                for entry in entries:
+                    self.records.append(
+                        {
+                            "arm": arm,
+                            "layer": tap.layer,
+                            "sequence": sequence,
+                            "position": entry.position,
+                            "token": batch.text(row, entry.position),
+                            "dim": entry.dim,
+                            "value": entry.value,
+                            "median": found.median,
+                        }
+                    )
+
+    def finish(self, companions: Mapping[str, Reading]) -> Reading:
+        del companions
+        if not self.records:
+            return Reading(
+                kind="massive",
+                absent=f"nothing massive here: no entry of layers {self.context.layers[0]}..{self.context.layers[-1]} "
+                f"has |x| > {ABSOLUTE:g} and at least {RELATIVE:g}x the median of its hidden state",
+            )
+        edited = [record for record in self.records if record["arm"] == "edited"]
+        share = len(self.first) / self.context.sequences
+        notes = () if share == 1 else (f"found in {len(self.first)} of {self.context.sequences} sequences",)
+        values = {
+            "entries": len(edited),
+            "first_layer": min(self.first.values()),
+            "last_layer": self.last,
+            "sequence_share": share,
+        }
+        place = edited[0]
+        return Reading(
+            kind="massive",
+            quantities={
+                name: Quantity(
+                    name=name,
+                    values=(float(value),),
+                    places=(
+                        Place(
+                            sequence=int(place["sequence"] or 0),
+                            position=int(place["position"] or 0),
+                            token=str(place["token"]),
+                            dim=int(place["dim"] or 0),
+                        ),
+                    ),
+                )
+                for name, value in values.items()
+            },
+            records=tuple(self.records),
+            notes=notes,
+        )
+
+
+def _near_median(hidden: torch.Tensor, hits: tuple[Entry, ...], median: float) -> tuple[Entry, ...]:
+    """Choose as many entries of near-median magnitude, at the very tokens of the hits.
+
+    Staying on the same tokens leaves size as the one thing in which the control differs.
+    """
+    chosen: list[Entry] = []
+    for position in dict.fromkeys(entry.position for entry in hits):
+        taken = {entry.dim for entry in hits if entry.position == position}
+        wanted = len(taken)
+        order = (hidden[position].abs() - median).abs().argsort(stable=True)[: 2 * wanted].tolist()
+        dims = [dim for dim in order if dim not in taken][:wanted]
+        chosen.extend(Entry(position, dim, float(hidden[position, dim])) for dim in dims)
+    return tuple(chosen)
+
+
+MASSIVE = MeasurementRecipe(
+    name="massive",
+    summary="The massive activations of each sequence at the layer where they first appear there.",
+    sites=("block.out",),
+    quantities=(
+        QuantitySpec(name="entries", meaning="entries found, over all sequences"),
+        QuantitySpec(name="first_layer", meaning="first layer with a massive activation in any sequence"),
+        QuantitySpec(name="last_layer", meaning="last layer with a massive activation in any sequence"),
+        QuantitySpec(name="sequence_share", meaning="share of the sequences that have one"),
+    ),
+    takes_tokens=False,
+    start=_MassiveFold,
+)

@@ -1,0 +1,345 @@
+"""The fewest passes that serve the selected cases, with their cost. Pure: knows facts and sizes, no model.
+
+Each distinct input gets one untouched pass that serves every measurement asked of it. Each distinct edit of an
+input gets one pass more, which depends on what the untouched pass located.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from maprobe.cases import Case, Condition, InputsRequest, InterveneRequest, MeasureRequest, Options, Probe
+from maprobe.errors import MaprobeError, MeasurementError, PlanError
+from maprobe.facts import CheckpointFacts
+from maprobe.recipes import MeasurementRecipe, Operator
+from maprobe.registry import Registry
+from maprobe.sites import SITES, LayerRange
+
+__all__ = [
+    "Arm",
+    "EditRequest",
+    "InputSize",
+    "Plan",
+    "PlannedCase",
+    "Run",
+    "RunKey",
+    "companion_request",
+    "describe",
+    "located_by",
+    "make_plan",
+    "merged",
+    "settle",
+]
+
+Arm = Literal["untouched", "edited", "control"]
+
+_GIB = 1 << 30
+_FLOAT = 4
+_CHUNK = 1 << 24  # floats that a statistic over logits or attention holds at a time
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EditRequest:
+    """An intervention and the arm of it that one pass makes."""
+
+    intervene: InterveneRequest
+    arm: Literal["edited", "control"]
+
+    def __str__(self) -> str:
+        how = f"= {self.intervene.value:g}" if self.intervene.value is not None else f"= {self.intervene.set}"
+        what = f"{self.intervene.target} at {self.intervene.at}"
+        return f"{what} {how}" if self.arm == "edited" else f"control of ({what} {how})"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunKey:
+    """What tells one pass from another."""
+
+    checkpoint: str
+    inputs: InputsRequest
+    edit: EditRequest | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """One pass: all sequences of an input through one checkpoint, with the measurements it serves."""
+
+    key: RunKey
+    measures: tuple[MeasureRequest, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InputSize:
+    """How large an input is once tokenised. ``tokens`` is the sum over sequences, ``length`` the longest."""
+
+    description: str
+    sequences: int
+    tokens: int
+    length: int
+    batches: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlannedCase:
+    """A case settled against its checkpoint's facts: the probe as it applies there, and what it reads.
+
+    Attributes:
+        case: the case.
+        probe: the probe after its override, if one applies.
+        because: the override's reason; empty without one.
+        inapplicable: why ``when`` excludes the checkpoint; empty where it does not.
+        fault: why the measurement cannot be made; empty where it can.
+        arms: the pass that each arm reads.
+    """
+
+    case: Case
+    probe: Probe
+    because: str = ""
+    inapplicable: str = ""
+    fault: str = ""
+    arms: Mapping[Arm, RunKey]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """Passes in the order in which they depend on one another, the cases they serve, and the cost."""
+
+    runs: tuple[Run, ...]
+    cases: tuple[PlannedCase, ...]
+    sizes: Mapping[tuple[str, InputsRequest], InputSize]
+    memory: int
+
+    @property
+    def passes(self) -> int:
+        """Number of passes; those of edits are not made where nothing is found to edit."""
+        return len(self.runs)
+
+    @property
+    def forwards(self) -> int:
+        """Number of forward calls of the model, one for each batch of each pass."""
+        return sum(self.size(run).batches for run in self.runs)
+
+    @property
+    def tokens(self) -> int:
+        """Number of tokens over all passes."""
+        return sum(self.size(run).tokens for run in self.runs)
+
+    def size(self, run: Run) -> InputSize:
+        """Return the size of a run's inputs."""
+        return self.sizes[run.key.checkpoint, run.key.inputs]
+
+    def of(self, checkpoint: str) -> Plan:
+        """Return the part of the plan that is for one checkpoint."""
+        runs = tuple(run for run in self.runs if run.key.checkpoint == checkpoint)
+        cases = tuple(planned for planned in self.cases if planned.case.checkpoint == checkpoint)
+        return replace(self, runs=runs, cases=cases)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data for reports."""
+        return {
+            "passes": self.passes,
+            "forwards": self.forwards,
+            "tokens": self.tokens,
+            "memory": self.memory,
+            "runs": [
+                {
+                    "checkpoint": run.key.checkpoint,
+                    "inputs": self.size(run).description,
+                    "edit": str(run.key.edit or ""),
+                    "measures": [describe(measure) for measure in run.measures],
+                    "forwards": self.size(run).batches,
+                    "tokens": self.size(run).tokens,
+                }
+                for run in self.runs
+            ],
+        }
+
+
+def merged(plans: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the plans of several checkpoints, as plain data, as one; they are carried out one after the other."""
+    if not plans:
+        return {}
+    return {
+        **{name: sum(plan[name] for plan in plans) for name in ("passes", "forwards", "tokens")},
+        "memory": max(plan["memory"] for plan in plans),
+        "runs": [run for plan in plans for run in plan["runs"]],
+    }
+
+
+def describe(measure: MeasureRequest) -> str:
+    """Return a measurement in words: kind, site, layers and tokens as far as they say something."""
+    parts = [measure.kind]
+    site = SITES.get(measure.site)
+    if site and site.per_layer:
+        parts.append(f"{measure.site} {measure.layers}")
+    elif measure.site != "logits":
+        parts.append(measure.site)
+    if measure.tokens.kind != "all":
+        parts.append(f"at {measure.tokens}")
+    return " ".join(parts)
+
+
+def settle(case: Case, facts: CheckpointFacts, registry: Registry) -> PlannedCase:
+    """Choose the override, answer ``when``, and find what is wrong with the measurement before it is tried."""
+    probe, because = case.probe, ""
+    for override in case.probe.overrides:
+        if not _excluded(override.when, facts, registry.operators):
+            probe, because = override.probe, override.because
+            break
+    inapplicable = _excluded(case.probe.when, facts, registry.operators)
+    untouched = RunKey(checkpoint=case.checkpoint, inputs=probe.inputs)
+    arms: dict[Arm, RunKey] = {"untouched": untouched}
+    if probe.intervene is not None:
+        # The control is the same pass whatever is written beside it, so it is keyed without that word.
+        intervene = replace(probe.intervene, control="median")
+        arms["edited"] = replace(untouched, edit=EditRequest(intervene=intervene, arm="edited"))
+        if probe.intervene.control != "none":
+            arms["control"] = replace(untouched, edit=EditRequest(intervene=intervene, arm="control"))
+    try:
+        recipe = registry.measurements.find(probe.measure.kind, MeasurementError)
+        _check(recipe, probe.measure, facts)
+        fault = ""
+    except MaprobeError as error:
+        fault = str(error)
+    return PlannedCase(case=case, probe=probe, because=because, inapplicable=inapplicable, fault=fault, arms=arms)
+
+
+def _check(recipe: MeasurementRecipe, measure: MeasureRequest, facts: CheckpointFacts) -> None:
+    if recipe.causal and not facts["causal"]:
+        raise MeasurementError(
+            f"{recipe.name} needs a causal language model, and {facts.label} ({facts['model_type']}) is none; "
+            f"restrict the probe with `when: {{causal: true}}`"
+        )
+    if SITES[measure.site].per_layer:
+        measure.layers.resolve(int(facts["num_hidden_layers"]), site=measure.site)
+
+
+def _excluded(conditions: Iterable[Condition], facts: CheckpointFacts, operators: Mapping[str, Operator]) -> str:
+    """Return the first condition that does not hold, in words; empty if all hold."""
+    for condition in conditions:
+        actual = facts[condition.fact]
+        operator = operators[condition.operator]
+        values = actual if isinstance(actual, list | tuple) else (actual,)
+        if not any(_holds(operator, value, condition.bound) for value in values):
+            return f"needs {condition.fact} {operator.words(condition.bound)}; here it is {_words(actual)}"
+    return ""
+
+
+def _holds(operator: Operator, value: object, bound: object) -> bool:
+    if isinstance(bound, str) != isinstance(value, str) and not isinstance(bound, tuple):
+        return False
+    try:
+        return operator.holds(value, bound)
+    except TypeError:
+        return False
+
+
+def _words(value: object) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+
+
+def make_plan(
+    settled: Sequence[PlannedCase],
+    registry: Registry,
+    facts: Mapping[str, CheckpointFacts],
+    size: Callable[[str, InputsRequest], InputSize],
+) -> Plan:
+    """Merge the needs of all cases into passes.
+
+    Args:
+        settled: the cases, in the order in which they will be judged.
+        registry: all recipes.
+        facts: facts by checkpoint label.
+        size: tokenises an input for a checkpoint and tells its size; may raise InputError, which becomes the fault of
+            the cases that ask for it.
+    """
+    needs: dict[RunKey, dict[MeasureRequest, None]] = {}
+    sizes: dict[tuple[str, InputsRequest], InputSize] = {}
+    cases = []
+    for planned in settled:
+        planned = _sized(planned, sizes, size)  # noqa: PLW2901 - a fault found here belongs to the case
+        cases.append(planned)
+        if planned.inapplicable or (planned.case.checkpoint, planned.probe.inputs) not in sizes:
+            continue
+        probe = planned.probe
+        untouched = needs.setdefault(planned.arms["untouched"], {})
+        if probe.intervene is not None:
+            untouched[located_by(probe.intervene.target, registry)] = None
+        if planned.fault:
+            continue
+        wanted = [probe.measure]
+        wanted += [companion_request(kind, registry) for kind in registry.measurements[probe.measure.kind].companions]
+        for key in planned.arms.values():
+            needs.setdefault(key, {}).update(dict.fromkeys(wanted))
+    runs = [Run(key=key, measures=tuple(measures)) for key, measures in needs.items() if measures]
+    checkpoints = list(dict.fromkeys(planned.case.checkpoint for planned in cases))
+    runs.sort(key=lambda run: (checkpoints.index(run.key.checkpoint), run.key.edit is not None))
+    memory = max((_memory(run, sizes, facts) for run in runs), default=0)
+    return Plan(runs=tuple(runs), cases=tuple(cases), sizes=sizes, memory=memory)
+
+
+def companion_request(kind: str, registry: Registry) -> MeasureRequest:
+    """Return the request by which a recipe's companion is measured: its defaults, over all layers."""
+    recipe = registry.measurements[kind]
+    return MeasureRequest(kind=kind, site=recipe.sites[0], layers=LayerRange(), options=_options(recipe))
+
+
+def located_by(target: str, registry: Registry) -> MeasureRequest:
+    """Return the request by which an intervention finds its entries, with every parameter that it leaves out."""
+    locate = registry.interventions[target].locate
+    given = dict(locate.options)
+    defaults = _options(registry.measurements[locate.kind])
+    return replace(locate, options=tuple((name, given.get(name, default)) for name, default in defaults))
+
+
+def _options(recipe: MeasurementRecipe) -> Options:
+    return tuple(sorted((parameter.name, parameter.default) for parameter in recipe.parameters))
+
+
+def _sized(
+    planned: PlannedCase,
+    sizes: dict[tuple[str, InputsRequest], InputSize],
+    size: Callable[[str, InputsRequest], InputSize],
+) -> PlannedCase:
+    key = (planned.case.checkpoint, planned.probe.inputs)
+    if planned.inapplicable or key in sizes:
+        return planned
+    try:
+        sizes[key] = size(*key)
+    except MaprobeError as error:
+        return replace(planned, fault=str(error))
+    return planned
+
+
+def _memory(
+    run: Run,
+    sizes: Mapping[tuple[str, InputsRequest], InputSize],
+    facts: Mapping[str, CheckpointFacts],
+) -> int:
+    """Estimate the extra bytes a pass holds at once beyond the weights: statistics, logits, attention."""
+    size, fact = sizes[run.key.checkpoint, run.key.inputs], facts[run.key.checkpoint]
+    rows = -(-size.sequences // max(1, size.batches)) * size.length
+    stream = rows * int(fact["hidden_size"])
+    # The residual stream itself, its float32 magnitudes, and the copy that is partitioned.
+    total = 3 * _FLOAT * stream
+    sites = {measure.site for measure in run.measures}
+    if "logits" in sites:
+        total += _FLOAT * (rows * int(fact["vocab_size"]) + _CHUNK)
+    if "block.attn.probs" in sites:
+        total += 3 * _FLOAT * _CHUNK
+    return total
+
+
+def require_memory(plan: Plan, limit: float | None) -> None:
+    """Refuse a plan over the limit, given in GiB.
+
+    Raises:
+        PlanError: the plan's largest pass needs more.
+    """
+    if limit is not None and plan.memory > limit * _GIB:
+        raise PlanError(
+            f"the plan needs about {plan.memory / _GIB:.2f} GiB beyond the weights, and --maprobe-memory allows "
+            f"{limit:g} GiB; shorten `length`, lower --maprobe-batch, or raise the limit"
+        )

@@ -1,0 +1,160 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hidden_states import facts
+from probes_by_hand import MAGNITUDE, PERPLEXITY, REGISTRY, ZERO, case, clause, expect, probe
+
+from maprobe.cases import Case, Condition, InputsRequest, MeasureRequest, Override
+from maprobe.errors import InputError, PlanError
+from maprobe.facts import CheckpointFacts
+from maprobe.planning import InputSize, Plan, describe, make_plan, require_memory, settle
+from maprobe.sites import LayerRange, TokenSet
+
+MEAN = replace(ZERO, set="mean")
+
+
+def size(checkpoint: str, inputs: InputsRequest) -> InputSize:
+    count = int(inputs.sequences or 1)
+    return InputSize(description="text", sequences=count, tokens=8 * count, length=8, batches=count)
+
+
+def plan(*cases: Case, fact: CheckpointFacts | None = None) -> Plan:
+    known = fact or facts()
+    settled = [settle(entry, known, REGISTRY) for entry in cases]
+    return make_plan(settled, REGISTRY, {entry.checkpoint: known for entry in cases}, size)
+
+
+def test_measurements_on_the_same_inputs_share_one_pass() -> None:
+    found = plan(case(), case(id="b", measure=PERPLEXITY), case(id="c"))
+    assert (1, 2, 16) == (found.passes, found.forwards, found.tokens)
+    assert (MAGNITUDE, PERPLEXITY) == found.runs[0].measures
+
+
+def test_the_same_request_written_elsewhere_is_the_same_request() -> None:
+    other = replace(InputsRequest(sequences=2, length=8), mark=probe().mark)
+    assert 1 == plan(case(), case(id="b", inputs=other)).passes
+
+
+def test_other_inputs_and_other_checkpoints_are_other_passes() -> None:
+    found = plan(case(), case(id="b", inputs=InputsRequest(sequences=3)), case("other"))
+    assert ["tiny", "tiny", "other"] == [run.key.checkpoint for run in found.runs]
+
+
+def test_each_distinct_edit_is_one_pass_after_the_untouched_one() -> None:
+    cases = [
+        case(measure=PERPLEXITY, intervene=ZERO),
+        case(id="b", measure=PERPLEXITY, intervene=ZERO),
+        case(id="c", measure=PERPLEXITY, intervene=replace(MEAN, control="none")),
+    ]
+    found = plan(*cases)
+    edits = ["", "massive at first-layer = zero", "control of (massive at first-layer = zero)"]
+    assert [*edits, "massive at first-layer = mean"] == [str(run.key.edit or "") for run in found.runs]
+
+
+def test_the_word_control_none_does_not_make_another_pass_of_the_same_edit() -> None:
+    cases = [
+        case(measure=PERPLEXITY, intervene=ZERO),
+        case(id="b", measure=PERPLEXITY, intervene=replace(ZERO, control="none")),
+    ]
+    assert 3 == plan(*cases).passes
+
+
+def test_an_intervention_has_its_entries_located_in_the_untouched_pass() -> None:
+    found = plan(case(measure=PERPLEXITY, intervene=ZERO))
+    assert MeasureRequest(kind="massive", site="block.out") in found.runs[0].measures
+
+
+def test_attention_brings_the_companion_it_leans_on() -> None:
+    attention = MeasureRequest(kind="attention.concentration", site="block.attn.probs", options=(("burn_in", 8),))
+    assert ["attention.concentration", "massive"] == [m.kind for m in plan(case(measure=attention)).runs[0].measures]
+
+
+def test_a_probe_that_does_not_apply_costs_nothing() -> None:
+    when = (Condition(fact="model_type", operator="eq", bound="gpt2"),)
+    found = plan(case(when=when))
+    assert 0 == found.passes
+    assert "needs model_type = gpt2; here it is llama" == found.cases[0].inapplicable
+
+
+@pytest.mark.parametrize(
+    ("operator", "bound", "applies"),
+    [("in", ("gpt2", "llama"), True), ("in", ("gpt2",), False), ("eq", "llama", True)],
+)
+def test_conditions_compare_with_the_facts(operator: str, bound: object, applies: bool) -> None:
+    when = (Condition(fact="model_type", operator=operator, bound=bound),)
+    assert applies is not bool(settle(case(when=when), facts(), REGISTRY).inapplicable)
+
+
+def test_a_condition_on_a_list_holds_if_one_of_its_values_satisfies_it() -> None:
+    when = (Condition(fact="architectures", operator="eq", bound="B"),)
+    assert not settle(case(when=when), facts(architectures=["A", "B"]), REGISTRY).inapplicable
+
+
+def test_a_number_is_not_compared_with_a_text() -> None:
+    when = (Condition(fact="model_type", operator="gte", bound=3),)
+    assert settle(case(when=when), facts(), REGISTRY).inapplicable
+
+
+def test_the_first_override_whose_conditions_hold_replaces_the_probe() -> None:
+    def override(model_type: str, claim: str) -> Override:
+        condition = Condition(fact="model_type", operator="eq", bound=model_type)
+        return Override(when=(condition,), because=claim, probe=probe(claim=claim))
+
+    overrides = (override("gpt2", "no"), override("llama", "yes"), override("llama", "late"))
+    settled = settle(case(overrides=overrides), facts(), REGISTRY)
+    assert ("yes", "yes") == (settled.probe.claim, settled.because)
+
+
+def test_perplexity_of_an_encoder_is_a_fault_and_costs_no_pass() -> None:
+    found = plan(case(measure=PERPLEXITY), fact=facts(causal=False, model_type="bert"))
+    assert 0 == found.passes
+    assert (
+        "perplexity needs a causal language model, and tiny (bert) is none; restrict the probe with "
+        "`when: {causal: true}`"
+    ) == found.cases[0].fault
+
+
+def test_an_encoder_is_still_searched_for_massive_activations_before_the_fault_is_told() -> None:
+    found = plan(case(measure=PERPLEXITY, intervene=ZERO), fact=facts(causal=False))
+    assert [("massive",)] == [tuple(measure.kind for measure in run.measures) for run in found.runs]
+
+
+def test_a_layer_out_of_range_is_a_fault_that_says_what_is_allowed() -> None:
+    fault = settle(case(measure=replace(MAGNITUDE, layers=LayerRange(2, 40))), facts(), REGISTRY).fault
+    assert (
+        "layer 40 is out of range for block.out: this model has 4 blocks; allowed: 0..4, or -4..-1 counted from "
+        "the last block"
+    ) == fault
+
+
+def test_inputs_that_cannot_be_made_are_the_fault_of_the_cases_that_ask_for_them() -> None:
+    def refuse(checkpoint: str, inputs: InputsRequest) -> InputSize:
+        raise InputError("too short")
+
+    settled = [settle(case(), facts(), REGISTRY)]
+    found = make_plan(settled, REGISTRY, {"tiny": facts()}, refuse)
+    assert ("too short", 0) == (found.cases[0].fault, found.passes)
+
+
+def test_a_plan_over_the_memory_limit_is_refused_with_the_next_step() -> None:
+    found = plan(case(measure=PERPLEXITY))
+    require_memory(found, None)
+    require_memory(found, 1.0)
+    with pytest.raises(
+        PlanError, match=r"needs about .* GiB beyond the weights, and --maprobe-memory allows 1e-06 GiB"
+    ):
+        require_memory(found, 1e-6)
+
+
+def test_a_plan_is_plain_data() -> None:
+    data = plan(case(expect=expect(clause("dims", "lte", 3)))).to_dict()
+    assert (1, 2, 16) == (data["passes"], data["forwards"], data["tokens"])
+    assert ["magnitude block.out all"] == data["runs"][0]["measures"]
+
+
+def test_a_measurement_is_described_by_what_sets_it_apart() -> None:
+    measure = replace(MAGNITUDE, layers=LayerRange(2, -2), tokens=TokenSet("first"))
+    assert "magnitude block.out 2..-2 at first" == describe(measure)
+    assert "perplexity" == describe(PERPLEXITY)
