@@ -1,0 +1,186 @@
+"""Reading attention through transformers' own registry of attention functions, a block of queries at a time.
+
+A model that looks its attention function up by name is given the name of ours. Ours receives queries, keys and values
+after any rotary embedding, works the probabilities out for some queries at a time, hands them on, and leaves the output
+to the function that the model would have called: the output is the same to the last bit, and no whole map is held.
+
+Models that compute attention by themselves are asked for their maps instead.
+"""
+
+from __future__ import annotations
+
+import sys
+import weakref
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import Any, cast
+
+import torch
+from torch import nn
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+__all__ = ["Observer", "map_in", "watched_attention", "watched_maps"]
+
+# Takes probabilities, shape (sequences, heads, some queries, keys), and the position of the first of the queries.
+Observer = Callable[[torch.Tensor, int], None]
+Function = Callable[..., tuple[torch.Tensor, torch.Tensor | None]]
+
+_CHUNK = 1 << 24  # probabilities held at a time
+_PREFIX = "maprobe_over_"
+_MAP_AXES = 4
+_WATCHED: weakref.WeakKeyDictionary[nn.Module, Observer] = weakref.WeakKeyDictionary()
+
+
+@contextmanager
+def watched_attention(model: nn.Module, observers: Mapping[nn.Module, Observer]) -> Iterator[None]:
+    """Hand on the attention of every module that looks its function up in the registry, for the time of the context.
+
+    Args:
+        model: the model that the modules belong to.
+        observers: by module that may call an attention function, what to hand its probabilities to.
+    """
+    _WATCHED.update(observers)
+    try:
+        with _named(model, _registered):
+            yield
+    finally:
+        for module in observers:
+            _WATCHED.pop(module, None)
+
+
+@contextmanager
+def _named(model: nn.Module, rename: Callable[[str | None], str]) -> Iterator[None]:
+    """Give a model other names of attention functions to look up, for the time of the context."""
+    originals = [(config, config._attn_implementation) for config in _configs(model)]
+    try:
+        for config, original in originals:
+            config._attn_implementation = rename(original)
+        yield
+    finally:
+        # Parents first, as _configs has them: to set one sets its sub-configs too, which then get their own name.
+        for config, original in originals:
+            config._attn_implementation = original
+
+
+def _configs(model: nn.Module) -> list[Any]:
+    found: dict[int, Any] = {}
+
+    def add(config: object) -> None:
+        if hasattr(config, "_attn_implementation") and id(config) not in found:
+            found[id(config)] = config
+            for name in getattr(config, "sub_configs", ()):
+                add(getattr(config, name, None))
+
+    for module in model.modules():
+        add(getattr(module, "config", None))
+    return list(found.values())
+
+
+def _registered(original: str | None) -> str:
+    """Return the name under which our function over another is registered."""
+    # Others (flash attention, flex attention) never see a mask that we could read, so they are measured over SDPA.
+    under = "eager" if original in ("eager", None) else "sdpa"
+    name = _PREFIX + under
+    if name not in ALL_ATTENTION_FUNCTIONS.valid_keys():
+        AttentionInterface.register(name, _over_eager if under == "eager" else _over_sdpa)
+        AttentionMaskInterface.register(name, ALL_MASK_ATTENTION_FUNCTIONS[under])
+    return name
+
+
+def _over_sdpa(module: nn.Module, query: torch.Tensor, key: torch.Tensor, *rest: Any, **options: Any) -> Any:  # noqa: ANN401
+    observer = _WATCHED.get(module)
+    if observer is not None:
+        mask = rest[1] if len(rest) > 1 else options.get("attention_mask")
+        _observe(module, query, key, mask, options, observer)
+    return ALL_ATTENTION_FUNCTIONS["sdpa"](module, query, key, *rest, **options)
+
+
+def _over_eager(module: nn.Module, *arguments: Any, **options: Any) -> Any:  # noqa: ANN401
+    output, probabilities = _eager_of(module)(module, *arguments, **options)
+    observer = _WATCHED.get(module)
+    if observer is not None and probabilities is not None:
+        observer(probabilities, 0)
+    return output, probabilities
+
+
+def _eager_of(module: nn.Module) -> Function:
+    """Return the function that a module falls back on, which lives beside its class."""
+    for kind in type(module).__mro__:
+        found = getattr(sys.modules.get(kind.__module__), "eager_attention_forward", None)
+        if found is not None:
+            return cast("Function", found)
+    raise LookupError(f"{type(module).__name__} has no eager attention function")
+
+
+def _observe(
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    mask: torch.Tensor | None,
+    options: Mapping[str, Any],
+    observer: Observer,
+) -> None:
+    batch, heads, queries, width = query.shape
+    groups, keys = key.shape[1], key.shape[2]
+    scaling = options.get("scaling")
+    scale = width**-0.5 if scaling is None else float(scaling)
+    bias: torch.Tensor | None = options.get("position_bias")
+    declared = options.get("is_causal")
+    causal = mask is None and queries > 1 and (getattr(module, "is_causal", True) if declared is None else declared)
+    turned = key.float().transpose(2, 3)[:, :, None]
+    rows = max(1, _CHUNK // (batch * heads * keys))
+    for start in range(0, queries, rows):
+        stop = min(start + rows, queries)
+        part = query[:, :, start:stop].float().reshape(batch, groups, heads // groups, stop - start, width)
+        scores = ((part @ turned) * scale).reshape(batch, heads, stop - start, keys)
+        if bias is not None:
+            scores = scores + bias[..., start:stop, :keys]
+        if causal:
+            last = torch.arange(start, stop, device=query.device)[:, None] + (keys - queries)
+            scores = scores.masked_fill(torch.arange(keys, device=query.device) > last, -torch.inf)
+        elif mask is not None and mask.dtype == torch.bool:
+            scores = scores.masked_fill(~mask[..., start:stop, :keys], -torch.inf)
+        elif mask is not None:
+            scores = scores + mask[..., start:stop, :keys]
+        observer(scores.softmax(dim=-1), start)
+
+
+@contextmanager
+def watched_maps(model: nn.Module, observers: Mapping[nn.Module, Observer]) -> Iterator[None]:
+    """Hand on the maps that modules return when they are asked for them, for the time of the context.
+
+    A map is replaced by an empty tensor as soon as it was seen, since a model that was asked for maps keeps them all.
+    The model runs its eager attention meanwhile: Falcon, prepared for SDPA, leaves the causal mask out of its maps.
+    """
+
+    def hook(observer: Observer) -> Callable[..., object]:
+        def seen(module: nn.Module, args: object, output: object) -> object:
+            del module, args
+            found = map_in(output)
+            if found is None:
+                return None
+            observer(found, 0)
+            return tuple(entry.new_empty(0) if entry is found else entry for entry in cast("tuple[Any, ...]", output))
+
+        return seen
+
+    with ExitStack() as stack:
+        stack.enter_context(_named(model, lambda original: "eager"))  # noqa: ARG005 - whatever it was
+        for module, observer in observers.items():
+            stack.callback(module.register_forward_hook(hook(observer)).remove)
+        yield
+
+
+def map_in(output: object) -> torch.Tensor | None:
+    """Return the attention map among a module's outputs, shape (sequences, heads, queries, keys), or None.
+
+    A map is told by what it is: square over tokens, with rows that sum to 1.
+    """
+    for entry in output if isinstance(output, tuple) else ():
+        if isinstance(entry, torch.Tensor) and entry.dim() == _MAP_AXES and entry.shape[2] == entry.shape[3] > 0:
+            row = entry[0, 0, -1].float()
+            if entry.is_floating_point() and bool((row >= 0).all()) and abs(float(row.sum()) - 1) < 0.01:  # noqa: PLR2004
+                return entry
+    return None

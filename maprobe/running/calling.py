@@ -1,0 +1,157 @@
+"""Calling a model and its modules: what goes in, what comes out, in every shape that libraries use."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, cast
+
+import torch
+from torch import nn
+
+from maprobe.errors import DiscoveryError
+
+__all__ = [
+    "call",
+    "incoming",
+    "logits_of",
+    "outgoing",
+    "resting",
+    "sample_ids",
+    "stream_of",
+    "token_embedding",
+    "with_incoming",
+    "with_outgoing",
+]
+
+_STREAM_KEYWORDS = ("hidden_states", "x", "hidden_state", "inputs")
+
+
+def call(model: nn.Module, ids: torch.Tensor, *, logits: bool, attentions: bool = False) -> Any:  # noqa: ANN401
+    """Call a model on token ids, shape (sequences, tokens), without gradients and without a cache.
+
+    Args:
+        model: a transformers model, or any module that takes token ids first.
+        ids: the token ids.
+        logits: whether all logits are wanted; if not, those of the last token alone are computed where possible.
+        attentions: whether the modules shall return their attention maps.
+    """
+    accepted = inspect.signature(model.forward).parameters
+    wanted: dict[str, Any] = {"use_cache": False}
+    if not logits:
+        wanted["logits_to_keep"] = 1
+    if attentions:
+        wanted["output_attentions"] = True
+    options = {name: value for name, value in wanted.items() if name in accepted}
+    if attentions:
+        options["output_attentions"] = True
+    with torch.inference_mode():
+        return model(input_ids=ids, **options) if "input_ids" in accepted else model(ids, **options)
+
+
+@contextmanager
+def resting(model: nn.Module) -> Iterator[None]:
+    """Put a model into evaluation mode for the time of the context; every module gets its own mode back."""
+    training = [module for module in model.modules() if module.training]
+    try:
+        for module in training:
+            module.training = False
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+def sample_ids(model: nn.Module, seed: int, length: int = 8) -> torch.Tensor:
+    """Return one sequence of random valid token ids, shape (1, length), on the device of the embedding.
+
+    Raises:
+        DiscoveryError: the model has no token embedding.
+    """
+    embedding = token_embedding(model)
+    if embedding is None:
+        raise DiscoveryError(
+            f"{type(model).__name__} has no token embedding, so no token ids can be fed to it; maprobe measures models "
+            f"of text"
+        )
+    weight = next(embedding.parameters())
+    generator = torch.Generator().manual_seed(seed)
+    padding = getattr(getattr(model, "config", None), "pad_token_id", None)
+    allowed = torch.tensor([number for number in range(min(weight.shape[0], 50_000)) if number != padding])
+    drawn = allowed[torch.randint(len(allowed), (1, length), generator=generator)]
+    return drawn.to(weight.device)
+
+
+def token_embedding(model: nn.Module) -> nn.Module | None:
+    """Return the module that turns token ids into vectors, or None where there is none."""
+    getter: Any = getattr(model, "get_input_embeddings", None)
+    try:
+        given = getter() if getter else None
+    except NotImplementedError:
+        given = None
+    if isinstance(given, nn.Module) and next(given.parameters(), None) is not None:
+        return given
+    return next((module for module in model.modules() if isinstance(module, nn.Embedding)), None)
+
+
+def incoming(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> torch.Tensor | None:
+    """Return the tensor that a module was called on: its first positional tensor, else its stream keyword."""
+    for value in args:
+        if isinstance(value, torch.Tensor):
+            return value
+    for name in _STREAM_KEYWORDS:
+        if isinstance(kwargs.get(name), torch.Tensor):
+            return cast("torch.Tensor", kwargs[name])
+    return None
+
+
+def with_incoming(
+    args: tuple[Any, ...], kwargs: dict[str, Any], new: torch.Tensor
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Return the arguments with the tensor of :func:`incoming` replaced."""
+    for index, value in enumerate(args):
+        if isinstance(value, torch.Tensor):
+            return (*args[:index], new, *args[index + 1 :]), kwargs
+    name = next(name for name in _STREAM_KEYWORDS if isinstance(kwargs.get(name), torch.Tensor))
+    return args, {**kwargs, name: new}
+
+
+def outgoing(output: object) -> torch.Tensor | None:
+    """Return what a module handed on: its output if that is a tensor, else the first tensor of a tuple."""
+    if isinstance(output, torch.Tensor):
+        return output
+    if isinstance(output, tuple) and output and isinstance(output[0], torch.Tensor):
+        return output[0]
+    return None
+
+
+def with_outgoing(output: object, new: torch.Tensor) -> object:
+    """Return a module's output with the tensor of :func:`outgoing` replaced."""
+    if isinstance(output, tuple):
+        rest = (new, *output[1:])
+        return type(output)(*rest) if hasattr(output, "_fields") else rest
+    return new
+
+
+def stream_of(output: object, path: str) -> torch.Tensor:
+    """Return a block's residual stream from its output.
+
+    Raises:
+        DiscoveryError: the output is neither a tensor nor a tuple that starts with one.
+    """
+    found = outgoing(output)
+    if found is None:
+        raise DiscoveryError(
+            f"block {path} returns {type(output).__name__}; maprobe reads blocks that return a tensor, or a tuple that "
+            f"starts with one"
+        )
+    return found
+
+
+def logits_of(output: object) -> torch.Tensor | None:
+    """Return a model's logits from its output, or None."""
+    found = getattr(output, "logits", None)
+    if found is None and not hasattr(output, "keys"):
+        found = outgoing(output)
+    return found if isinstance(found, torch.Tensor) else None

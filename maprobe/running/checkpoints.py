@@ -1,0 +1,214 @@
+"""Checkpoints: looked at by config and tokenizer, then loaded with their weights, their identity on record."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import transformers
+
+import maprobe
+from maprobe.facts import CheckpointFacts, Provenance
+from maprobe.running.configs import read_config, read_tokenizer
+from maprobe.running.digests import config_digest, parameters_digest, tokenizer_digest, weights_digest
+from maprobe.running.locations import locate
+from maprobe.running.placement import check_options
+from maprobe.running.pretrained import load_model
+from maprobe.running.storage import cache_folder
+from maprobe.running.traits import facts_of, image_tower, is_causal, stated_dtype
+from maprobe.running.weights import safetensors_dtype, weight_files
+
+if TYPE_CHECKING:
+    from torch import nn
+    from transformers import PretrainedConfig, PreTrainedTokenizerBase
+
+    from maprobe.progress import Progress
+    from maprobe.references import CheckpointReference, LoadOptions
+    from maprobe.running.locations import Location
+
+__all__ = ["Inspected", "LoadedCheckpoint", "held", "inspect", "load"]
+
+_LIBRARIES = ("torch", "transformers", "tokenizers", "numpy")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Inspected:
+    """A checkpoint known by its config and tokenizer; its weights were not touched.
+
+    Attributes:
+        reference: what the user wrote.
+        location: where its files are.
+        config: of the model that will be loaded.
+        tokenizer: None where it has none.
+        facts: what both tell.
+    """
+
+    reference: CheckpointReference
+    location: Location
+    config: PretrainedConfig
+    tokenizer: PreTrainedTokenizerBase | None
+    facts: CheckpointFacts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class LoadedCheckpoint:
+    """A checkpoint with its weights.
+
+    Attributes:
+        model: in eval mode, on its device.
+        tokenizer: None where it has none.
+        facts: what config and tokenizer tell.
+        provenance: which checkpoint exactly this is, and how it was loaded.
+    """
+
+    model: nn.Module
+    tokenizer: PreTrainedTokenizerBase | None
+    facts: CheckpointFacts
+    provenance: Provenance
+
+
+def inspect(reference: CheckpointReference, options: LoadOptions, progress: Progress) -> Inspected:
+    """Fetch and read a checkpoint's config and tokenizer.
+
+    Raises:
+        OptionError: an option cannot be honoured.
+        CheckpointError: the checkpoint cannot be had, or its config or tokenizer cannot be read.
+    """
+    check_options(options)
+    trusted = options.trust_remote_code
+    location = locate(reference, progress, with_code=trusted)
+    whole = read_config(location, trust_remote_code=trusted, progress=progress)
+    tokenizer = read_tokenizer(location, trust_remote_code=trusted, progress=progress)
+    config = image_tower(whole)
+    facts = facts_of(
+        config,
+        tokenizer,
+        label=reference.label,
+        reference=reference.text,
+        causal=is_causal(config, with_code=trusted),
+        dtype=_dtype(options, whole, location),
+        gguf=bool(location.gguf),
+    )
+    return Inspected(reference=reference, location=location, config=config, tokenizer=tokenizer, facts=facts)
+
+
+def load(inspected: Inspected, options: LoadOptions, progress: Progress) -> LoadedCheckpoint:
+    """Load the weights of an inspected checkpoint; those of a hub repository are fetched first.
+
+    Raises:
+        CheckpointError: they cannot be had, are damaged, do not fit the config, or do not fit into memory.
+    """
+    location, facts = inspected.location, inspected.facts
+    stated = str(getattr(inspected.config, "transformers_weights", None) or "")
+    files = weight_files(location, stated=stated, allow_pickle=options.allow_pickle, progress=progress)
+    model = load_model(
+        location,
+        inspected.config,
+        files,
+        replace(options, dtype=facts["dtype"]),
+        causal=facts["causal"],
+        progress=progress,
+    )
+    provenance = _provenance(
+        model,
+        inspected.tokenizer,
+        facts,
+        config=inspected.config,  # as stored: loading writes the dtype asked for into the model's own
+        resolved=location.resolved,
+        weights=weights_digest(files.paths, cache_folder(), progress),
+        device=options.device_map,
+        gguf=bool(location.gguf),
+    )
+    return LoadedCheckpoint(model=model, tokenizer=inspected.tokenizer, facts=facts, provenance=provenance)
+
+
+def held(model: nn.Module, tokenizer: PreTrainedTokenizerBase | None, label: str) -> LoadedCheckpoint:
+    """Return what the caller has in memory as a checkpoint; the model itself is not changed.
+
+    Its weights digest is that of :func:`maprobe.running.digests.parameters_digest`.
+    """
+    config = _config(model)
+    facts = facts_of(
+        config,
+        tokenizer,
+        label=label,
+        reference=label,
+        causal=config is not None and _has_causal_head(model, config),
+        dtype=_loaded_dtype(model),
+    )
+    provenance = _provenance(
+        model,
+        tokenizer,
+        facts,
+        config=config,
+        resolved=f"in memory ({type(model).__name__})",
+        weights=parameters_digest(model),
+    )
+    return LoadedCheckpoint(model=model, tokenizer=tokenizer, facts=facts, provenance=provenance)
+
+
+def _config(model: nn.Module) -> PretrainedConfig | None:
+    config = getattr(model, "config", None)  # other libraries may call something else by this name
+    return config if isinstance(config, transformers.PretrainedConfig) else None
+
+
+def _dtype(options: LoadOptions, config: PretrainedConfig, location: Location) -> str:
+    """Settle ``auto`` here and not in transformers, so that the fact and the loaded weights cannot differ."""
+    if options.dtype != "auto":
+        return options.dtype
+    if location.gguf:
+        return "float32"
+    return stated_dtype(config) or safetensors_dtype(location.folder) or "float32"
+
+
+def _has_causal_head(model: nn.Module, config: PretrainedConfig) -> bool:
+    saved = config.architectures
+    try:
+        config.architectures = [type(model).__name__]
+        return is_causal(config)
+    finally:
+        config.architectures = saved
+
+
+def _loaded_dtype(model: nn.Module) -> str:
+    counts: dict[str, int] = {}
+    for parameter in model.parameters():
+        if parameter.is_floating_point():
+            name = str(parameter.dtype).removeprefix("torch.")
+            counts[name] = counts.get(name, 0) + parameter.numel()
+    return max(counts, key=counts.__getitem__, default="float32")
+
+
+def _provenance(
+    model: nn.Module,
+    tokenizer: PreTrainedTokenizerBase | None,
+    facts: CheckpointFacts,
+    *,
+    config: PretrainedConfig | None,
+    resolved: str,
+    weights: str,
+    device: str = "",
+    gguf: bool = False,
+) -> Provenance:
+    devices = sorted({str(parameter.device) for parameter in model.parameters()}) or ["cpu"]
+    return Provenance(
+        label=facts.label,
+        reference=facts.reference,
+        resolved=resolved,
+        weights_digest=weights,
+        config_digest=config_digest(config.to_dict()) if config else "",
+        tokenizer_digest=tokenizer_digest(tokenizer),
+        dtype=_loaded_dtype(model),
+        device=f"{device}: {', '.join(devices)}" if device else ", ".join(devices),
+        attention=str(getattr(_config(model), "_attn_implementation", None) or ""),
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        versions=_versions(gguf=gguf),
+    )
+
+
+def _versions(*, gguf: bool) -> dict[str, str]:
+    names = (*_LIBRARIES, "gguf") if gguf else _LIBRARIES
+    libraries = {name: importlib.metadata.version(name) for name in names}
+    return {"maprobe": maprobe.__version__, **libraries, "python": platform.python_version()}

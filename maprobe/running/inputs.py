@@ -1,0 +1,280 @@
+"""From the inputs a probe asks for to sequences of token ids, and to the batches that a model is called on.
+
+Nothing is padded: sequences of unequal length never share a batch. See docs/inputs.md.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+import torch
+
+from maprobe.errors import InputError, MeasurementError
+from maprobe.running.texts import Passage, Texts, read_texts
+from maprobe.running.tokens import Frame, Ids, Vocabulary, frame
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from maprobe.cases import InputsRequest
+    from maprobe.facts import CheckpointFacts
+    from maprobe.recipes import Corpus
+    from maprobe.sites import TokenSet
+
+__all__ = ["Inputs", "TokenBatch", "batches", "count_batches", "digest_of", "prepare"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inputs:
+    """Sequences of token ids, ready to be run, and what is recorded of them.
+
+    Attributes:
+        sequences: the token ids of each sequence, special tokens included.
+        description: the inputs in words, for example ``"4 x 512 tokens of python-docs"``.
+        digest: sha256 of the sequences; see :func:`digest_of`.
+        bos: the BOS policy and what it did, for example ``"auto: none added"``.
+        vocabulary: the tokenizer that made them.
+    """
+
+    sequences: tuple[Ids, ...] = field(repr=False)
+    description: str
+    digest: str
+    bos: str
+    vocabulary: Vocabulary = field(repr=False, compare=False)
+
+    @property
+    def tokens(self) -> int:
+        """Number of tokens in all sequences."""
+        return sum(map(len, self.sequences))
+
+    @property
+    def length(self) -> int:
+        """Number of tokens of the longest sequence."""
+        return max(map(len, self.sequences))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class TokenBatch:
+    """The sequences that one forward call carries; the ``Batch`` that folds are shown.
+
+    Attributes:
+        sequences: their numbers within the inputs, from 0.
+        ids: token ids, shape (sequences, tokens), on the device of the model.
+        rows: the same ids as plain numbers, so that reading one does not wait for the device.
+        vocabulary: the tokenizer.
+    """
+
+    sequences: tuple[int, ...]
+    ids: torch.Tensor
+    rows: tuple[Ids, ...]
+    vocabulary: Vocabulary
+    _masks: dict[TokenSet, torch.Tensor] = field(default_factory=dict, init=False, repr=False)
+
+    def mask(self, tokens: TokenSet) -> torch.Tensor:
+        """Return which tokens belong to the set: bool, shape (sequences, tokens), not to be changed.
+
+        Raises:
+            MeasurementError: a position lies outside the sequences.
+        """
+        if tokens not in self._masks:
+            self._masks[tokens] = self._mask(tokens)
+        return self._masks[tokens]
+
+    def text(self, row: int, position: int) -> str:
+        """Return the text of one token of the batch, decoded by itself."""
+        return self.vocabulary.text(self.rows[row][position])
+
+    def _mask(self, tokens: TokenSet) -> torch.Tensor:
+        if tokens.kind == "all":
+            return torch.ones_like(self.ids, dtype=torch.bool)
+        if tokens.kind == "delimiter":
+            hits = [[self.vocabulary.is_delimiter(token) for token in row] for row in self.rows]
+            return torch.tensor(hits, dtype=torch.bool).to(self.ids.device)
+        mask = torch.zeros_like(self.ids, dtype=torch.bool)
+        if tokens.kind == "bos":
+            return mask if self.vocabulary.bos is None else self.ids == self.vocabulary.bos
+        length = len(self.rows[0])
+        for position in (0,) if tokens.kind == "first" else tokens.positions:
+            if not -length <= position < length:
+                raise MeasurementError(
+                    f"token position {position} is out of range: sequence {self.sequences[0]} has {length} tokens; "
+                    f"allowed: 0..{length - 1}, or -{length}..-1 counted from the end"
+                )
+            mask[:, position] = True
+        return mask
+
+
+def prepare(
+    request: InputsRequest,
+    tokenizer: PreTrainedTokenizerBase | None,
+    facts: CheckpointFacts,
+    corpora: Mapping[str, Corpus],
+) -> Inputs:
+    """Read, tokenise and cut the inputs that a probe asks for.
+
+    Args:
+        request: the inputs as asked for.
+        tokenizer: the checkpoint's tokenizer.
+        facts: the checkpoint's facts, which bound the length of a sequence and the ids.
+        corpora: the registered corpora.
+
+    Raises:
+        InputError: they cannot be made, or do not fit the checkpoint.
+    """
+    if tokenizer is None:
+        raise InputError(
+            f"{facts.label} has no tokenizer, so no text can be made into tokens; put the files of its tokenizer "
+            f"beside its weights, or pass the tokenizer"
+        )
+    vocabulary = Vocabulary(tokenizer, facts.label)
+    texts = read_texts(request, corpora)
+    if texts.length is not None:
+        _check_length(texts.length, facts)
+    first = texts.passages[min(request.skip, len(texts.passages) - 1)]
+    around = frame(texts.bos, vocabulary, first.text, first.place, stream=texts.stream)
+    cut = _cut_stream if texts.stream else _cut_each
+    sequences = tuple(cut(texts, request.skip, vocabulary, around))
+    _check_length(max(map(len, sequences)), facts)
+    _check_ids(sequences, facts)
+    lost = ", in a skipped sequence" if around.head and around.prefix and texts.stream and request.skip else ""
+    return Inputs(
+        sequences=sequences,
+        description=_described(texts, sequences, request.skip),
+        digest=digest_of(sequences),
+        bos=f"{texts.bos}: {around.told}{lost}",
+        vocabulary=vocabulary,
+    )
+
+
+def digest_of(sequences: Iterable[Sequence[int]]) -> str:
+    """Return the sha256 of the ids in decimal, one line a sequence, set apart by one space, each line ended by LF."""
+    digest = hashlib.sha256()
+    for sequence in sequences:
+        digest.update(f"{' '.join(map(str, sequence))}\n".encode("ascii"))
+    return digest.hexdigest()
+
+
+def count_batches(inputs: Inputs, size: int) -> int:
+    """Return how many batches of at most ``size`` sequences the inputs make."""
+    return sum(1 for _ in _groups(inputs, size))
+
+
+def batches(inputs: Inputs, *, size: int, device: torch.device) -> Iterator[TokenBatch]:
+    """Yield the inputs in batches of at most ``size`` sequences, in their order.
+
+    Neighbours of one length share a batch; a sequence of another length starts a new one, so that nothing is padded
+    and folds see the sequences in the order in which they were asked for.
+    """
+    for numbers in _groups(inputs, size):
+        rows = tuple(inputs.sequences[number] for number in numbers)
+        ids = torch.tensor(rows, dtype=torch.long).to(device)
+        yield TokenBatch(sequences=numbers, ids=ids, rows=rows, vocabulary=inputs.vocabulary)
+
+
+def _groups(inputs: Inputs, size: int) -> Iterator[tuple[int, ...]]:
+    if size < 1:
+        raise InputError(f"batches of {size} sequences cannot be made; allowed: 1 or more")
+    numbers = range(len(inputs.sequences))
+    for _, group in groupby(numbers, key=lambda number: len(inputs.sequences[number])):
+        same = tuple(group)
+        for start in range(0, len(same), size):
+            yield same[start : start + size]
+
+
+def _cut_stream(texts: Texts, skip: int, vocabulary: Vocabulary, around: Frame) -> Iterator[Ids]:
+    """Yield consecutive sequences of one text, without overlap; the rest that fills no sequence is left out."""
+    passage, length = texts.passages[0], texts.length
+    assert length is not None
+    ids = _encoded(passage, vocabulary, around)
+    if around.head:
+        ids = [*around.prefix, *ids]
+    room = length if around.head else _room(length, around)
+    there = len(ids) // room
+    if not there:
+        raise InputError(
+            f"{passage.place} holds {len(ids)} tokens, and one sequence of {length} takes {room} of them; shorten "
+            f"`length`, or name a longer text"
+        )
+    for number in _chosen(texts, skip, there, f"of {length} tokens"):
+        body = tuple(ids[number * room : (number + 1) * room])
+        yield body if around.head else (*around.prefix, *body, *around.suffix)
+
+
+def _cut_each(texts: Texts, skip: int, vocabulary: Vocabulary, around: Frame) -> Iterator[Ids]:
+    """Yield one sequence for each text: whole, or its first tokens."""
+    room = None if texts.length is None else _room(texts.length, around)
+    for number in _chosen(texts, skip, len(texts.passages)):
+        passage = texts.passages[number]
+        body = _encoded(passage, vocabulary, around)
+        if room is not None and len(body) < room:
+            raise InputError(
+                f"{passage.place} holds {len(body)} tokens, and a sequence of {texts.length} takes {room} of them; "
+                f"lengthen the text, or shorten or leave out `length`"
+            )
+        yield (*around.prefix, *body[:room], *around.suffix)
+
+
+def _encoded(passage: Passage, vocabulary: Vocabulary, around: Frame) -> list[int]:
+    ids = vocabulary.encode(passage.text, passage.place)
+    if not ids:
+        raise InputError(f"{passage.place} is empty: it holds no token; write a text, or leave it out")
+    # A text that begins with a written-out BOS has the one that is required: the model is to see it once.
+    return ids[1:] if ids[0] == around.bos else ids
+
+
+def _room(length: int, around: Frame) -> int:
+    """Return how many tokens of a sequence are left to the text."""
+    special = len(around.prefix) + len(around.suffix)
+    if length <= special:
+        raise InputError(
+            f"`length: {length}` leaves no room for text beside {special} special tokens; allowed: {special + 1} or "
+            f"more"
+        )
+    return length - special
+
+
+def _chosen(texts: Texts, skip: int, there: int, each: str = "") -> range:
+    wanted = max(there - skip, 1) if texts.sequences == "all" else texts.sequences
+    if skip + wanted > there:
+        name = texts.name or "the list of texts"
+        skipping = f" after {skip} skipped ones" if skip else ""
+        one_file = not texts.stream and there == 1 and texts.name
+        hint = "write `length` to cut it" if one_file else "lower `sequences` or `skip`"
+        what = f"{'sequence' if texts.stream else 'text'}{'' if there == 1 else 's'}{each and f' {each}'}"
+        raise InputError(f"{name} has {there} {what}, but the probe asks for {wanted}{skipping}; {hint}")
+    return range(skip, skip + wanted)
+
+
+def _check_length(length: int, facts: CheckpointFacts) -> None:
+    limit = int(facts["max_position_embeddings"] or 0)
+    if 0 < limit < length:
+        raise InputError(
+            f"a sequence of {length} tokens is longer than {facts.label} was made for (max_position_embeddings: "
+            f"{limit}); write `length: {limit}` or less"
+        )
+
+
+def _check_ids(sequences: Iterable[Ids], facts: CheckpointFacts) -> None:
+    rows = int(facts["vocab_size"] or 0)
+    highest = max(map(max, sequences))
+    if 0 < rows <= highest:
+        raise InputError(
+            f"token id {highest} has no row in the embedding of {facts.label} (vocab_size: {rows}), so the tokenizer "
+            f"does not belong to the model; give it the tokenizer that it was trained with"
+        )
+
+
+def _described(texts: Texts, sequences: Sequence[Ids], skip: int) -> str:
+    shortest, longest = min(map(len, sequences)), max(map(len, sequences))
+    lengths = f"{longest}" if shortest == longest else f"{shortest} to {longest}"
+    tokens = f"{lengths} token{'s' if longest > 1 else ''}"
+    count = len(sequences)
+    if texts.name:
+        described = f"{count} x {tokens} of {texts.name}"
+    else:
+        described = f"{count} text{'s' if count > 1 else ''} of {tokens}"
+    return f"{described} (skipping {skip})" if skip else described

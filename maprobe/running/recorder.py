@@ -1,0 +1,269 @@
+"""Showing the places of a model to folds, and editing them, while it runs: hooks that are removed on every path."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from maprobe.errors import DiscoveryError, InterventionError, MaprobeError, MeasurementError
+from maprobe.recipes import Batch, Edit, Fold, Tap
+from maprobe.running.attention import watched_attention, watched_maps
+from maprobe.running.calling import call, incoming, logits_of, outgoing, stream_of, with_incoming, with_outgoing
+from maprobe.running.experts import watched_products
+
+if TYPE_CHECKING:
+    from maprobe.running.anatomy import Anatomy, Block, Part
+
+__all__ = ["Recorder"]
+
+_ATTENTION = "block.attn.probs"
+_LOGITS = "logits"
+
+
+class Recorder:
+    """A context in which a model shows what folds tap, and in which edits are made to its residual stream.
+
+    Args:
+        anatomy: the model's parts.
+        folds: what watches; a tap that several share is hooked once.
+        edits: entries of the residual stream to overwrite. A fold that taps the edited layer sees the edited stream.
+
+    A fold that cannot go on (its site cannot be read in this model, its tokens lie outside the inputs) is left out from
+    then on, and its error kept for :meth:`failure`; the pass is made for the others.
+
+    Raises:
+        InterventionError: on leaving without another error, if the edits changed nothing; while running, if an edit
+            does not arrive at the module that takes the edited stream in.
+    """
+
+    def __init__(self, anatomy: Anatomy, folds: Sequence[Fold], edits: Sequence[Edit] = ()) -> None:
+        self.forwards = 0
+        self._anatomy = anatomy
+        self._stack = ExitStack()
+        self._batch: Batch | None = None
+        self._changed = False
+        self._failures: dict[int, MaprobeError] = {}
+        self._folds: dict[Tap, list[Fold]] = {}
+        for fold in folds:
+            for tap in fold.taps:
+                self._folds.setdefault(tap, []).append(fold)
+        self._edits: dict[int, list[Edit]] = {}
+        for edit in edits:
+            self._edits.setdefault(edit.layer, []).append(edit)
+
+    def __enter__(self) -> Recorder:
+        try:
+            self._edit_stream()
+            for tap in self._folds:
+                self._attempt(tap, lambda tap=tap: self._show(tap))  # type: ignore[misc]
+            self._show_attention()
+        except BaseException:
+            self._stack.close()
+            raise
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        self._stack.close()
+        if kind is None and self._edits and self.forwards and not self._changed:
+            raise InterventionError(
+                "the intervention changed nothing: every entry already had the value it was to be set to, so nothing "
+                "can be learned from it; choose another `set`"
+            )
+
+    def run(self, batch: Batch) -> None:
+        """Make one forward call, showing every tap to its folds on the way."""
+        self._batch = batch
+        try:
+            maps = self._anatomy.attention_route == "eager maps" and any(tap.site == _ATTENTION for tap in self._folds)
+            output = call(self._anatomy.model, batch.ids, logits=Tap(_LOGITS) in self._folds, attentions=maps)
+            self.forwards += 1
+            if Tap(_LOGITS) in self._folds:
+                logits = logits_of(output)
+                if logits is None:
+                    error = MeasurementError("this model returns no logits; measure one with a language-model head")
+                    self._failures.update((id(fold), error) for fold in self._folds[Tap(_LOGITS)])
+                else:
+                    self._observe(Tap(_LOGITS), logits)
+        finally:
+            self._batch = None
+
+    def failure(self, fold: Fold) -> MaprobeError | None:
+        """Return why a fold was left out, or None."""
+        return self._failures.get(id(fold))
+
+    def _observe(self, tap: Tap, value: torch.Tensor, query: int = 0) -> None:
+        assert self._batch is not None, "hooks are only called within run"
+        if not value.numel():
+            return  # an expert that no token was routed to
+        for fold in self._folds[tap]:
+            if id(fold) not in self._failures:
+                try:
+                    fold.observe(tap, value, self._batch, query=query)
+                except MaprobeError as error:
+                    self._failures[id(fold)] = error
+
+    def _attempt(self, tap: Tap, show: Callable[[], None]) -> None:
+        try:
+            show()
+        except MeasurementError as error:
+            self._failures.update((id(fold), error) for fold in self._folds[tap])
+
+    def _show(self, tap: Tap) -> None:
+        if tap.site == _LOGITS:
+            return
+        if tap.site == _ATTENTION:
+            if self._block(tap.layer).attention_maps is None:
+                raise MeasurementError(_unreadable(tap, "it shows its attention in no way that maprobe knows"))
+            return
+        if tap.site == "embed.out" or (tap.site == "block.out" and tap.layer == 0):
+            self._before(self._block(1).module, lambda value: self._observe(tap, value))
+        elif tap.site == "block.out":
+            block = self._block(tap.layer)
+            self._after(block.module, lambda output: self._observe(tap, stream_of(output, block.path)))
+        elif tap.site == "block.attn.out":
+            self._show_output(tap, self._block(tap.layer).attention_added)
+        elif tap.site == "block.mlp.out":
+            self._show_output(tap, self._block(tap.layer).mlp_added)
+        elif tap.site == "final.norm.out":
+            self._show_output(tap, self._anatomy.final_norm)
+        elif tap.site == "block.mlp.hidden":
+            self._show_hidden(tap)
+        else:
+            raise MeasurementError(f"no site is named {tap.site!r}, so it cannot be read")
+
+    def _block(self, layer: int) -> Block:
+        return self._anatomy.blocks[layer - 1]
+
+    def _show_output(self, tap: Tap, part: Part | None) -> None:
+        if part is None:
+            raise MeasurementError(_unreadable(tap, "no module's output is what this site stands for"))
+        path = part.path
+
+        def see(output: object) -> None:
+            found = outgoing(output)
+            if found is None:
+                raise DiscoveryError(f"{path} returned {type(output).__name__}, and a tensor was expected")
+            self._observe(tap, self._as_stream(found))
+
+        self._after(part.module, see)
+
+    def _show_hidden(self, tap: Tap) -> None:
+        downs = self._block(tap.layer).down
+        if not downs:
+            raise MeasurementError(_unreadable(tap, "no down projection was found"))
+        for part in downs:
+            if part.parameter:
+                watching = watched_products(part.module, part.parameter, lambda value: self._observe(tap, value))
+                self._stack.enter_context(watching)
+            elif part.routed:
+                self._before(part.module, lambda value: self._observe(tap, value))
+            else:
+                self._before(part.module, lambda value: self._observe(tap, self._as_stream(value)))
+
+    def _as_stream(self, value: torch.Tensor) -> torch.Tensor:
+        """Give back the sequence axis to what a module sees flattened to rows (OPT's MLP, experts' routers)."""
+        assert self._batch is not None, "hooks are only called within run"
+        sequences, tokens = self._batch.ids.shape
+        if value.dim() == 2 and value.shape[0] == sequences * tokens:  # noqa: PLR2004 - rows and width
+            return value.view(sequences, tokens, value.shape[1])
+        return value
+
+    def _show_attention(self) -> None:
+        taps = [tap for tap in self._folds if tap.site == _ATTENTION]
+        observers: dict[nn.Module, Callable[[torch.Tensor, int], None]] = {}
+        for tap in taps:
+            maps = self._block(tap.layer).attention_maps
+            if maps is not None:
+                observers[maps.module] = self._observer(tap)
+        if observers:
+            watched = watched_attention if self._anatomy.attention_route == "interface" else watched_maps
+            self._stack.enter_context(watched(self._anatomy.model, observers))
+
+    def _observer(self, tap: Tap) -> Callable[[torch.Tensor, int], None]:
+        return lambda probabilities, query: self._observe(tap, probabilities, query)
+
+    def _before(self, module: nn.Module, see: Callable[[torch.Tensor], Any]) -> None:
+        def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            value = incoming(args, kwargs)
+            if value is None:
+                raise DiscoveryError(f"{type(module).__name__} was called on no tensor, and one was expected")
+            see(value)
+
+        self._stack.callback(module.register_forward_pre_hook(hook, with_kwargs=True).remove)
+
+    def _after(self, module: nn.Module, see: Callable[[object], Any]) -> None:
+        def hook(module: nn.Module, args: object, output: object) -> None:
+            del module, args
+            see(output)
+
+        self._stack.callback(module.register_forward_hook(hook).remove)
+
+    def _edit_stream(self) -> None:
+        """Hook the edits in before anything that watches, so that what is watched is what the model goes on with."""
+        for layer in sorted(self._edits):
+            if layer == 0:
+                self._stack.callback(
+                    self._block(1).module.register_forward_pre_hook(self._edit_incoming, with_kwargs=True).remove
+                )
+                continue
+            block = self._block(layer)
+            self._stack.callback(block.module.register_forward_hook(self._edit_outgoing(layer, block.path)).remove)
+            consumer = self._anatomy.consumer(layer)
+            if consumer is not None:
+                self._before(consumer.module, self._arrival(layer, consumer.path))
+
+    def _edit_incoming(
+        self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        del module
+        value = incoming(args, kwargs)
+        assert value is not None, "the first block is called on the embedding output"
+        return with_incoming(args, kwargs, self._edited(0, value))
+
+    def _edit_outgoing(self, layer: int, path: str) -> Callable[..., object]:
+        def hook(module: nn.Module, args: object, output: object) -> object:
+            del module, args
+            return with_outgoing(output, self._edited(layer, stream_of(output, path)))
+
+        return hook
+
+    def _edited(self, layer: int, stream: torch.Tensor) -> torch.Tensor:
+        """Return the stream with the edits of this batch made; the tensor itself is left alone."""
+        index, values = self._places(layer, stream)
+        if not len(values):
+            return stream
+        new = stream.clone()
+        new[index] = values
+        self._changed = self._changed or not torch.equal(new[index], stream[index])
+        return new
+
+    def _places(self, layer: int, stream: torch.Tensor) -> tuple[tuple[torch.Tensor, ...], torch.Tensor]:
+        """Return the index of the edited entries, and their new values in the stream's own dtype."""
+        assert self._batch is not None, "hooks are only called within run"
+        rows = {sequence: row for row, sequence in enumerate(self._batch.sequences)}
+        edits = [edit for edit in self._edits[layer] if edit.sequence in rows]
+        places = [[rows[edit.sequence] for edit in edits], [e.position for e in edits], [e.dim for e in edits]]
+        index = tuple(torch.tensor(axis, dtype=torch.long, device=stream.device) for axis in places)
+        return index, torch.tensor([edit.value for edit in edits], dtype=stream.dtype, device=stream.device)
+
+    def _arrival(self, layer: int, path: str) -> Callable[[torch.Tensor], None]:
+        def check(value: torch.Tensor) -> None:
+            index, wanted = self._places(layer, value)
+            if len(wanted) and not torch.equal(value[index], wanted):
+                raise InterventionError(
+                    f"the edit of layer {layer} did not arrive at {path}, which takes that layer in; "
+                    f"`maprobe doctor --model ...` shows what was found in this model"
+                )
+
+        return check
+
+
+def _unreadable(tap: Tap, why: str) -> str:
+    return (
+        f"{tap.site} of layer {tap.layer} cannot be read in this model: {why}; `maprobe doctor --model ...` shows what "
+        f"was found"
+    )

@@ -1,0 +1,124 @@
+"""One pass: all sequences of an input through one subject, every measurement folded on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from maprobe.errors import MaprobeError, MeasurementError
+from maprobe.planning import companion_request, describe
+from maprobe.readings import Circumstances, Reading
+from maprobe.recipes import Edit, Fold, FoldContext
+from maprobe.running.calling import resting
+from maprobe.running.inputs import Inputs, batches, count_batches
+from maprobe.running.recorder import Recorder
+from maprobe.sites import SITES
+
+if TYPE_CHECKING:
+    from maprobe.cases import MeasureRequest
+    from maprobe.planning import Run
+    from maprobe.progress import Progress
+    from maprobe.registry import Registry
+    from maprobe.running.subjects import Subject
+
+__all__ = ["Outcome", "circumstances", "execute"]
+
+Outcome = Reading | MaprobeError
+
+
+def execute(
+    run: Run,
+    subject: Subject,
+    inputs: Inputs,
+    registry: Registry,
+    *,
+    edits: Sequence[Edit] = (),
+    size: int = 1,
+    progress: Progress,
+) -> tuple[dict[MeasureRequest, Outcome], int]:
+    """Make one pass and return what each measurement of the run found, and the number of forward calls.
+
+    A measurement that cannot be finished leaves its error in place of a Reading, and the others their Readings.
+
+    Raises:
+        MaprobeError: the pass as a whole could not be made.
+    """
+    memo: dict[Any, Any] = {}
+    folds = {
+        measure: registry.measurements[measure.kind].start(_context(measure, subject, inputs, memo))
+        for measure in run.measures
+    }
+    what = f"{run.key.checkpoint}: {run.key.edit or 'untouched'}"
+    with (
+        resting(subject.anatomy.model),
+        Recorder(subject.anatomy, list(folds.values()), edits) as recorder,
+        progress.bar(what, count_batches(inputs, size), "batch") as bar,
+    ):
+        for batch in batches(inputs, size=size, device=subject.device):
+            recorder.run(batch)
+            bar.advance()
+    failures = {measure: error for measure, fold in folds.items() if (error := recorder.failure(fold)) is not None}
+    outcomes = _finish(folds, registry, failures)
+    return {**outcomes, **failures}, recorder.forwards
+
+
+def _context(measure: MeasureRequest, subject: Subject, inputs: Inputs, memo: dict[Any, Any]) -> FoldContext:
+    depth = subject.anatomy.depth
+    per_layer = SITES[measure.site].per_layer
+    return FoldContext(
+        request=measure,
+        layers=measure.layers.resolve(depth, site=measure.site) if per_layer else (),
+        depth=depth,
+        facts=subject.loaded.facts,
+        sequences=len(inputs.sequences),
+        memo=memo,
+    )
+
+
+def _finish(
+    folds: Mapping[MeasureRequest, Fold],
+    registry: Registry,
+    failures: Mapping[MeasureRequest, MaprobeError],
+) -> dict[MeasureRequest, Outcome]:
+    outcomes: dict[MeasureRequest, Outcome] = {}
+    recipes = {measure: registry.measurements[measure.kind] for measure in folds}
+    # Those that lean on a companion come after those that may be one.
+    whole = [measure for measure in folds if measure not in failures]
+    for measure in sorted(whole, key=lambda measure: bool(recipes[measure].companions)):
+        companions = {
+            kind: outcome
+            for kind in recipes[measure].companions
+            if isinstance(outcome := outcomes.get(companion_request(kind, registry)), Reading)
+        }
+        missing = [kind for kind in recipes[measure].companions if kind not in companions]
+        if missing:
+            outcomes[measure] = MeasurementError(
+                f"{measure.kind} leans on {', '.join(missing)}, which could not be measured in the same pass"
+            )
+            continue
+        try:
+            reading = folds[measure].finish(companions)
+        except MaprobeError as error:
+            outcomes[measure] = error
+        else:
+            outcomes[measure] = reading
+    return outcomes
+
+
+def circumstances(run: Run, measure: MeasureRequest, subject: Subject, inputs: Inputs) -> Circumstances:
+    """Return under which conditions a measurement of a run is taken."""
+    provenance = subject.loaded.provenance
+    route = f" (read through: {subject.anatomy.attention_route})" if measure.site == "block.attn.probs" else ""
+    return Circumstances(
+        inputs=inputs.description,
+        digest=inputs.digest,
+        sequences=len(inputs.sequences),
+        tokens=inputs.tokens,
+        length=inputs.length,
+        bos=inputs.bos,
+        dtype=provenance.dtype,
+        device=provenance.device,
+        attention=provenance.attention + route,
+        edit=str(run.key.edit or ""),
+        measure=describe(measure),
+    )
