@@ -1,0 +1,1 @@
+"""Telling what was found: the report, its formats, tables and model cards."""
