@@ -1,0 +1,73 @@
+"""Our own recipes, brought in through the very hooks that other plugins use."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from maprobe.architectures import ARCHITECTURES
+from maprobe.corpora import CORPORA
+from maprobe.expectations import OPERATORS
+from maprobe.interventions.massive import MASSIVE_ENTRIES
+from maprobe.measurements.attention import CONCENTRATION
+from maprobe.measurements.finite import FINITE
+from maprobe.measurements.magnitude import MAGNITUDE
+from maprobe.measurements.massive import MASSIVE
+from maprobe.measurements.perplexity import PERPLEXITY
+from maprobe.recipes import (
+    Architecture,
+    Corpus,
+    InterventionRecipe,
+    MeasurementRecipe,
+    Operator,
+    Renderer,
+)
+from maprobe.registry import Registry
+from maprobe.reporting.formats import RENDERERS
+
+__all__ = ["builtin_registry"]
+
+
+def pytest_maprobe_measurements() -> Iterable[MeasurementRecipe]:
+    """Bring our measurements."""
+    return (MAGNITUDE, MASSIVE, PERPLEXITY, CONCENTRATION, FINITE)
+
+
+def pytest_maprobe_interventions() -> Iterable[InterventionRecipe]:
+    """Bring our interventions."""
+    return (MASSIVE_ENTRIES,)
+
+
+def pytest_maprobe_expectations() -> Iterable[Operator]:
+    """Bring our operators."""
+    return OPERATORS
+
+
+def pytest_maprobe_architectures() -> Iterable[Architecture]:
+    """Bring our rows for families whose parts cannot be found by their roles."""
+    return ARCHITECTURES
+
+
+def pytest_maprobe_inputs() -> Iterable[Corpus]:
+    """Bring our corpora."""
+    return CORPORA
+
+
+def pytest_maprobe_report_renderers() -> Iterable[Renderer]:
+    """Bring our report formats."""
+    return RENDERERS
+
+
+def builtin_registry() -> Registry:
+    """Return a registry of our own recipes alone, for use without pytest."""
+    registry = Registry()
+    for bring in (
+        pytest_maprobe_measurements,
+        pytest_maprobe_interventions,
+        pytest_maprobe_expectations,
+        pytest_maprobe_architectures,
+        pytest_maprobe_inputs,
+        pytest_maprobe_report_renderers,
+    ):
+        registry.add(bring(), plugin="maprobe")
+    registry.check()
+    return registry

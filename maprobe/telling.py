@@ -1,0 +1,169 @@
+"""From the verdicts of a session to what the user sees: terminal, report files, exit status."""
+
+from __future__ import annotations
+
+import datetime
+import shlex
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from maprobe.errors import MaprobeError
+from maprobe.reporting.plans import plan_table
+from maprobe.reporting.report import PropertyReport
+from maprobe.reporting.tables import layer_table, property_table
+from maprobe.reporting.writing import check_target, write_report
+from maprobe.session import COLLECTING_HOOKS, SESSION, ProbeSession
+from maprobe.verdicts import Status, Verdict
+
+if TYPE_CHECKING:
+    from maprobe.cases import Case
+
+__all__ = ["Listener", "announce_plan", "check_reports", "skipped"]
+
+_ANSWERED = (Status.PASSED, Status.FAILED)
+
+
+def skipped(case: Case, report: pytest.TestReport) -> Verdict:
+    """Return the Verdict of a case that a mark skipped before anything was measured."""
+    reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else "skipped"
+    return Verdict(
+        case=case.id,
+        probe=case.probe.id,
+        suite=case.probe.suite,
+        checkpoint=case.checkpoint,
+        status=Status.NOT_APPLICABLE,
+        claim=case.probe.claim,
+        cite=case.probe.cite,
+        mark=str(case.probe.mark),
+        reason=reason,
+    )
+
+
+def check_reports(config: pytest.Config) -> None:
+    """Refuse report paths that cannot be written.
+
+    Raises:
+        MaprobeError: naming the first such path.
+    """
+    for path in config.getoption("property_report"):
+        check_target(Path(path), config.stash[SESSION].registry.renderers)
+
+
+def announce_plan(session: pytest.Session, cases: list[Case]) -> None:
+    """Print the passes that the selected cases need, and what they cost."""
+    config = session.config
+    held = config.stash[SESSION]
+    writer = config.get_terminal_writer()
+    try:
+        plan = held.make_plan(cases)
+    except MaprobeError as error:
+        raise pytest.UsageError(str(error)) from None
+    writer.line()
+    writer.line(plan_table(held.plan, width=writer.fullwidth))
+    for label in held.references:
+        fault = held.engine.fault(label)
+        if fault is not None:
+            writer.line(f"{label}: {fault}", red=True)
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+            session.testsfailed += 1
+    for planned in plan.cases:
+        if planned.fault and not planned.inapplicable:
+            writer.line(f"{planned.case.id}: {planned.fault}", yellow=True)
+
+
+class Listener:
+    """Takes in the reports of a session wherever its cases ran, and tells what came of them."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self.config = config
+        self.held: ProbeSession = config.stash[SESSION]
+        self.written: list[str] = []
+        self.measured = True
+        self.planned_only = False
+
+    def pytest_plugin_registered(self, plugin: object, plugin_name: str) -> None:
+        """Notice recipes that arrive after the registry was read, so that they are not silently ignored."""
+        late = [hook for hook in COLLECTING_HOOKS if hasattr(plugin, hook)]
+        if late and self.held.frozen:
+            self.held.late = f"plugin {plugin_name!r} brings {late[0]}"
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Keep the verdict of a case and show it to observers; one road with and without xdist."""
+        data = getattr(report, "maprobe_verdict", None)
+        if data is None or self._is_worker:
+            return
+        verdict = Verdict.from_dict(data)
+        self.held.verdicts[verdict.case] = verdict
+        self.config.hook.pytest_maprobe_verdict(config=self.config, verdict=verdict)
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Any) -> None:  # noqa: ANN401 - xdist's type
+        """Take over what a worker process knows of the checkpoints it loaded and of its plan."""
+        brought = getattr(node, "workeroutput", {}).get("maprobe")
+        if brought:
+            self.held.checkpoints.update(brought["checkpoints"])
+            self.held.plans.update(brought["plans"])
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
+        """Write the reports; a session whose probes measured nothing does not end with success."""
+        self.held.close()
+        if self._is_worker:
+            output: dict[str, Any] = self.config.workeroutput  # type: ignore[attr-defined]
+            output["maprobe"] = {"checkpoints": self.held.checkpoints, "plans": self.held.plans}
+            return
+        verdicts = self.held.verdicts.values()
+        if not verdicts:
+            return
+        self.measured = any(verdict.status in _ANSWERED for verdict in verdicts)
+        if not self.measured and exitstatus == pytest.ExitCode.OK and session.testscollected == len(verdicts):
+            session.exitstatus = pytest.ExitCode.NO_TESTS_COLLECTED
+        interrupted = bool(exitstatus == pytest.ExitCode.INTERRUPTED or session.shouldstop or session.shouldfail)
+        for path in self.config.getoption("property_report"):
+            try:
+                write_report(Path(path), self.report(interrupted=interrupted), self.held.registry.renderers)
+                self.written.append(f"property report: {path}")
+            except MaprobeError as error:
+                self.written.append(f"property report NOT written: {error}")
+                session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        """Print the property table, the massive layers with their near misses, and what was written."""
+        if not self.held.verdicts:
+            return
+        report = self.report()
+        width = self.config.get_terminal_writer().fullwidth
+        terminalreporter.write_sep("=", "properties")
+        terminalreporter.write_line(property_table(report, width=width))
+        layers = layer_table(report, format="simple", every=False)
+        if layers:
+            terminalreporter.write_line("")
+            terminalreporter.write_line(layers)
+        if not self.measured:
+            terminalreporter.write_line("No property was measured, so there is nothing to be green about.", red=True)
+        for line in self.written:
+            terminalreporter.write_line(line)
+
+    def report(self, *, interrupted: bool = False) -> PropertyReport:
+        """Return the report of what has come in so far, in the order of collection.
+
+        One process judges the cases of a checkpoint, in that order; those of several come in mixed.
+        """
+        held = self.held
+        labels = list(held.references)
+        return PropertyReport(
+            verdicts=tuple(sorted(held.verdicts.values(), key=lambda verdict: labels.index(verdict.checkpoint))),
+            checkpoints=tuple(held.checkpoints[label] for label in held.references if label in held.checkpoints),
+            plan=held.plan,
+            command=shlex.join(["pytest", *map(str, self.config.invocation_params.args)]),
+            started=held.started.astimezone(datetime.timezone.utc).isoformat(timespec="seconds"),
+            seconds=round(time.monotonic() - held.clock, 2),
+            interrupted=interrupted,
+        )
+
+    @property
+    def _is_worker(self) -> bool:
+        return hasattr(self.config, "workerinput")
