@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from maprobe.reporting.failures import explain
 from maprobe.session import SESSION
 from maprobe.verdicts import Status, Verdict
 
-__all__ = ["ProbeFailed", "ProbeFile", "ProbeItem", "ProbeUnmeasured", "selected_cases"]
+__all__ = ["Gatherer", "ProbeFailed", "ProbeFile", "ProbeItem", "ProbeUnmeasured", "selected_cases"]
 
 
 class ProbeFailed(Exception):  # noqa: N818 - named for what it says of the model, which is not an error of ours
@@ -49,7 +49,9 @@ class ProbeFile(pytest.File):
         except MaprobeError as error:
             raise self.CollectError(str(error)) from None
         for case in cases:
-            yield ProbeItem.from_parent(self, name=case.id.removeprefix(f"{self.nodeid}::"), case=case)
+            name = case.id.removeprefix(f"{self.nodeid}::")
+            # The id in full, so that pytest sees the parameter in it and `--lf` knows the case again.
+            yield ProbeItem.from_parent(self, name=name, nodeid=case.id, case=case)
 
 
 def _shown(path: Path, config: pytest.Config) -> str:
@@ -80,8 +82,11 @@ class ProbeItem(pytest.Item):
         try:
             self.verdict = session.verdict(self.case, lambda: selected_cases(self.session))
         except MaprobeError as error:
-            # The plan as a whole was refused: the same for every case, so the session ends here.
-            pytest.exit(str(error), returncode=pytest.ExitCode.USAGE_ERROR)
+            if not hasattr(self.config, "workerinput"):
+                # The plan as a whole was refused: the same for every case, so the session ends here.
+                pytest.exit(str(error), returncode=pytest.ExitCode.USAGE_ERROR)
+            # One process of several cannot end the session.
+            self.verdict = session.unplanned(self.case, error)
         self._record(self.verdict)
         verdict = self.verdict
         if verdict.status in (Status.ABSENT, Status.NOT_APPLICABLE):
@@ -112,6 +117,19 @@ class ProbeItem(pytest.Item):
                 self.user_properties.append((f"maprobe.{finding.quantity}", number(finding.observed)))
         if verdict.margin is not None:
             self.user_properties.append(("maprobe.margin", f"{verdict.margin:.4g}"))
+
+
+class Gatherer:
+    """Brings the cases of one checkpoint together, so that each is loaded once; other items keep their places."""
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> Generator[None, None, None]:
+        """Sort what all others made of the items; registered late, so that `--failed-first` comes before."""
+        yield
+        cases = [item for item in items if isinstance(item, ProbeItem)]
+        order = list(dict.fromkeys(item.case.checkpoint for item in cases))
+        together = iter(sorted(cases, key=lambda item: order.index(item.case.checkpoint)))
+        items[:] = [next(together) if isinstance(item, ProbeItem) else item for item in items]
 
 
 def selected_cases(session: pytest.Session) -> list[Case]:

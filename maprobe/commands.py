@@ -17,6 +17,7 @@ from maprobe.reading.parsing import parse_file
 from maprobe.reading.schema import build_schema
 from maprobe.references import LoadOptions, parse_reference
 from maprobe.reporting.cards import write_card
+from maprobe.reporting.report import PropertyReport
 
 __all__ = ["main"]
 
@@ -137,7 +138,7 @@ def _card(parsed: argparse.Namespace) -> int:
         report = json.loads(parsed.report.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise ReportError(f"{parsed.report} is not a JSON report: {error}") from None
-    labels = [checkpoint["label"] for checkpoint in report.get("checkpoints", [])]
+    labels = _labels(report, parsed.report)
     label = parsed.checkpoint or (labels[0] if len(labels) == 1 else "")
     if label not in labels:
         raise ReportError(
@@ -146,3 +147,14 @@ def _card(parsed: argparse.Namespace) -> int:
     write_card(parsed.card, report, label)
     print(f"wrote {parsed.card}")
     return 0
+
+
+def _labels(report: object, path: Path) -> list[str]:
+    """Return the labels of the checkpoints that a report speaks of."""
+    if not isinstance(report, dict):
+        raise ReportError(f"{path} is not a JSON report: it holds no object")
+    try:
+        return [str(checkpoint["label"]) for checkpoint in PropertyReport.from_dict(report).checkpoints]
+    except (ReportError, KeyError) as error:
+        fault = error if isinstance(error, ReportError) else "a checkpoint has no label"
+        raise ReportError(f"{path} is not a JSON report: {fault}") from None

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import re
+import fnmatch
+from pathlib import PurePosixPath
 
 from xdist.scheduler import LoadScopeScheduling
 
 __all__ = ["CheckpointScheduling"]
-
-_CASE = re.compile(r"\.ya?ml::[^\[]+\[(?P<checkpoint>.+)\]$")
 
 
 class CheckpointScheduling(LoadScopeScheduling):  # type: ignore[misc] # xdist carries no types
     """Sends all cases of a checkpoint to one process, so that one process loads it; other tests go one by one."""
 
     def _split_scope(self, nodeid: str) -> str:
-        case = _CASE.search(nodeid)
-        return case["checkpoint"] if case else nodeid
+        file, _, probe = nodeid.partition("::")
+        name = PurePosixPath(file).name
+        if any(fnmatch.fnmatch(name, pattern) for pattern in self.config.getini("maprobe_files")):
+            return probe.partition("[")[2].removesuffix("]")
+        return nodeid

@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 import fnmatch
 from collections.abc import Generator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from maprobe import builtin, hookspecs
-from maprobe.collecting import ProbeFailed, ProbeFile, ProbeItem, ProbeUnmeasured, selected_cases
+from maprobe.collecting import Gatherer, ProbeFailed, ProbeFile, ProbeItem, ProbeUnmeasured, selected_cases
 from maprobe.errors import MaprobeError
 from maprobe.reading.folders import PATTERNS
 from maprobe.session import SESSION, ProbeSession
@@ -82,8 +83,18 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_load_initial_conftests(parser: pytest.Parser) -> Generator[None, Any, Any]:
-    """Add the short spellings last, so that a conftest.py that defines one of its own keeps it."""
+def pytest_load_initial_conftests(
+    early_config: pytest.Config, parser: pytest.Parser, args: list[str]
+) -> Generator[None, Any, Any]:
+    """Add the short spellings last, so that a conftest.py that defines one of its own keeps it.
+
+    Until then pytest takes their values for paths of tests, and would run a conftest.py that lies in a checkpoint.
+    """
+    short = [f"--{name}" for name in _SHORT]
+    paths = early_config.known_args_namespace.file_or_dir
+    for option, value in pairwise(args):
+        if option in short and value in paths:
+            paths.remove(value)
     result = yield
     group = parser.getgroup("maprobe")
     for name, settings in _SHORT.items():
@@ -108,8 +119,14 @@ def pytest_configure(config: pytest.Config) -> None:
     """Open the session's state and listen to its reports."""
     if config.getoption("maprobe_batch") < 1:
         raise pytest.UsageError("--maprobe-batch takes a whole number from 1 on")
+    memory = config.getoption("maprobe_memory")
+    if memory is not None and not memory > 0:
+        raise pytest.UsageError("--maprobe-memory takes a number of GiB above 0")
+    if config.getoption("maprobe_plan") and config.getoption("dist", "no") != "no":
+        config.option.dist = "no"  # a plan is made in one process, as a collection is
     config.stash[SESSION] = ProbeSession(config)
     config.pluginmanager.register(Listener(config), "maprobe-listener")
+    config.pluginmanager.register(Gatherer(), "maprobe-gatherer")
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
@@ -128,23 +145,6 @@ def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> ProbeFile 
     return None
 
 
-@pytest.hookimpl(trylast=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Bring the cases of one checkpoint together, so that each is loaded once; other items keep their places."""
-    slots = [index for index, item in enumerate(items) if isinstance(item, ProbeItem)]
-    if not slots:
-        return
-    order = list(config.stash[SESSION].references)
-    cases = sorted((items[index] for index in slots), key=lambda item: order.index(_case(item)))
-    for index, item in zip(slots, cases, strict=True):
-        items[index] = item
-
-
-def _case(item: pytest.Item) -> str:
-    assert isinstance(item, ProbeItem), "only probe items are sorted"
-    return item.case.checkpoint
-
-
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Refuse recipes that came too late to be read."""
     late = session.config.stash[SESSION].late
@@ -158,7 +158,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 def pytest_runtestloop(session: pytest.Session) -> object | None:
     """Print the plan and stop, if that is all that was asked for."""
     asked = session.config.getoption("maprobe_plan") and not session.config.option.collectonly
-    if not asked or session.testsfailed:
+    if not asked or (session.testsfailed and not session.config.option.continue_on_collection_errors):
         return None
     announce_plan(session, selected_cases(session))
     return True
@@ -176,6 +176,9 @@ def pytest_runtest_makereport(
         report.longrepr = str(error)
     if isinstance(item, ProbeItem) and call.when != "teardown":
         verdict = item.verdict
+        if report.skipped and isinstance(report.longrepr, tuple):
+            # The place that `-rs` shows is the probe's, and not the line of ours that skips it.
+            report.longrepr = (str(item.path), item.case.probe.mark.line, report.longrepr[2])
         if verdict is None and report.skipped:
             verdict = skipped(item.case, report)
         decided = call.when == "call" or not report.passed

@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from maprobe.bars import TerminalProgress
-from maprobe.errors import OptionError, RegistryError
-from maprobe.planning import Plan, merged
+from maprobe.errors import MaprobeError, OptionError, RegistryError
+from maprobe.judging import unanswered
+from maprobe.planning import Plan, PlannedCase, merged
 from maprobe.recipes import Recipe
 from maprobe.references import CheckpointReference, KnownCheckpoint, LoadOptions, parse_reference
 from maprobe.registry import Registry
-from maprobe.verdicts import Verdict
+from maprobe.verdicts import Status, Verdict
 
 if TYPE_CHECKING:
     from maprobe.cases import Case
@@ -212,10 +213,17 @@ class ProbeSession:
             self.checkpoints[label] = provenance.to_dict()
         return verdict
 
+    def unplanned(self, case: Case, error: MaprobeError) -> Verdict:
+        """Return the Verdict of a case whose plan was refused."""
+        blank = PlannedCase(case=case, probe=case.probe, arms={})
+        return unanswered(blank, Status.UNMEASURED, str(error), repeat=self.repeat(case))
+
     def repeat(self, case: Case) -> str:
         """Return the command that repeats one case alone."""
         reference = self.references[case.checkpoint]
-        parts = ["pytest", "--model", reference.text]
+        # By itself, a path would be taken for one of tests as well, and would move the root folder that ids start from.
+        path = reference.kind in ("folder", "gguf")
+        parts = ["pytest", *([f"--model={reference.text}"] if path else ["--model", reference.text])]
         for name in ("dtype", "device", "device-map", "attn", "batch"):
             value = self.config.getoption(f"maprobe_{name.replace('-', '_')}")
             if value not in ("auto", "", 1):

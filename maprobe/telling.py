@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from maprobe.collecting import ProbeItem
 from maprobe.errors import MaprobeError
 from maprobe.reporting.plans import plan_table
 from maprobe.reporting.report import PropertyReport
@@ -62,7 +63,7 @@ def announce_plan(session: pytest.Session, cases: list[Case]) -> None:
     except MaprobeError as error:
         raise pytest.UsageError(str(error)) from None
     writer.line()
-    writer.line(plan_table(held.plan, width=writer.fullwidth))
+    writer.line(plan_table(plan.to_dict(), width=writer.fullwidth))
     for label in held.references:
         fault = held.engine.fault(label)
         if fault is not None:
@@ -116,24 +117,36 @@ class Listener:
             output["maprobe"] = {"checkpoints": self.held.checkpoints, "plans": self.held.plans}
             return
         verdicts = self.held.verdicts.values()
+        missing = {item.case.id for item in session.items if isinstance(item, ProbeItem)} - set(self.held.verdicts)
         if not verdicts:
+            if missing and not (self.config.getoption("maprobe_plan") or self.config.option.collectonly):
+                for path in self.config.getoption("property_report"):
+                    self.written.append(f"property report NOT written: no case was judged, so {path} is as it was")
             return
         self.measured = any(verdict.status in _ANSWERED for verdict in verdicts)
         if not self.measured and exitstatus == pytest.ExitCode.OK and session.testscollected == len(verdicts):
             session.exitstatus = pytest.ExitCode.NO_TESTS_COLLECTED
-        interrupted = bool(exitstatus == pytest.ExitCode.INTERRUPTED or session.shouldstop or session.shouldfail)
+        stopped = exitstatus == pytest.ExitCode.INTERRUPTED or session.shouldstop or session.shouldfail
+        # With xdist, the items are known to the processes only that ran them.
+        interrupted = bool(missing if session.items else stopped)
         for path in self.config.getoption("property_report"):
             try:
                 write_report(Path(path), self.report(interrupted=interrupted), self.held.registry.renderers)
                 self.written.append(f"property report: {path}")
-            except MaprobeError as error:
-                self.written.append(f"property report NOT written: {error}")
+            except Exception as error:  # noqa: BLE001 - a plugin's renderer may raise anything; the others are written
+                ours = isinstance(error, MaprobeError)
+                told = str(error) if ours else f"cannot write {path}: {type(error).__name__}: {error}"
+                self.written.append(f"property report NOT written: {told}")
                 session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """Print the property table, the massive layers with their near misses, and what was written."""
-        if not self.held.verdicts:
-            return
+        if self.held.verdicts:
+            self._tell_tables(terminalreporter)
+        for line in self.written:
+            terminalreporter.write_line(line)
+
+    def _tell_tables(self, terminalreporter: pytest.TerminalReporter) -> None:
         report = self.report()
         width = self.config.get_terminal_writer().fullwidth
         terminalreporter.write_sep("=", "properties")
@@ -144,8 +157,6 @@ class Listener:
             terminalreporter.write_line(layers)
         if not self.measured:
             terminalreporter.write_line("No property was measured, so there is nothing to be green about.", red=True)
-        for line in self.written:
-            terminalreporter.write_line(line)
 
     def report(self, *, interrupted: bool = False) -> PropertyReport:
         """Return the report of what has come in so far, in the order of collection.

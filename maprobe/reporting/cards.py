@@ -211,9 +211,11 @@ def _facts(part: PropertyReport) -> dict[str, Any]:
 
 def _result(verdict: Verdict) -> dict[str, Any]:
     """Return a verdict as a card keeps it: the status, and each deciding number where it was found."""
-    numbers: list[dict[str, Scalar]] = [
-        {finding.quantity: plain(finding.observed), **finding.labels} for finding in verdict.findings
-    ]
+    numbers: list[dict[str, Scalar]] = []
+    for finding in verdict.findings:
+        entry = {finding.quantity: plain(finding.observed), **finding.labels}
+        if entry not in numbers:
+            numbers.append(entry)
     told: dict[str, Any] = {"suite": verdict.suite, "probe": verdict.probe, "status": status(verdict).lower()}
     if numbers:
         told["measured"] = numbers

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 from maprobe.expectations import number
 from maprobe.measurements.survey import RELATIVE
@@ -66,8 +67,8 @@ def layer_grid(reading: Reading, *, every: bool) -> Grid:
 
     Args:
         reading: a Reading for which :func:`has_layers` holds.
-        every: whether all layers are shown; otherwise, for magnitudes, only the first, the last, the massive ones
-            and near misses, and a row ``...`` stands for each run of others.
+        every: whether all layers are shown; otherwise, for magnitudes, the first, the last, and both ends of each run
+            of massive layers and of near misses; a row ``...`` stands for the layers between.
     """
     profile = levels(reading)
     return _magnitude_grid(profile, every=every) if profile else _general_grid(reading)
@@ -82,22 +83,25 @@ def _magnitude_grid(profile: Sequence[Level], *, every: bool) -> Grid:
 
 
 def _profile_rows(profile: Sequence[Level], *, every: bool) -> Iterator[tuple[str, ...]]:
-    hidden: list[Level] = []
-    for level in profile:
-        if not (every or level.remark or level in (profile[0], profile[-1])):
-            hidden.append(level)
-            continue
-        yield from _collapsed(hidden)
-        hidden = []
-        yield _level_row(level)
+    """Yield a row for each layer, or the first and last of each run of layers with the same remark."""
+    for _, group in groupby(profile, key=lambda level: (level.remark, level in (profile[0], profile[-1]))):
+        run = list(group)
+        ends = 1 if run[0].remark else 0
+        hidden = run[ends : len(run) - ends]
+        if every or len(hidden) <= 1:
+            yield from map(_level_row, run)
+        else:
+            yield from map(_level_row, run[:ends])
+            yield _collapsed(hidden)
+            yield from map(_level_row, run[len(run) - ends :])
 
 
-def _collapsed(hidden: Sequence[Level]) -> Iterator[tuple[str, ...]]:
-    """Yield one row for a run of layers; a single layer takes no more room as itself."""
-    if len(hidden) == 1:
-        yield _level_row(hidden[0])
-    elif hidden:
-        yield ("...", "", f"layers {hidden[0].layer}-{hidden[-1].layer}", "", "", "0", "")
+def _collapsed(hidden: Sequence[Level]) -> tuple[str, ...]:
+    hits = sorted({level.hits for level in hidden})
+    ratios = sorted(level.ratio for level in hidden)
+    counted = str(hits[0]) if len(hits) == 1 else f"{hits[0]}-{hits[-1]}"
+    told = f"{number(ratios[0])}..{number(ratios[-1])}"
+    return ("...", "", f"layers {hidden[0].layer}-{hidden[-1].layer}", "", told, counted, hidden[0].remark)
 
 
 def _level_row(level: Level) -> tuple[str, ...]:

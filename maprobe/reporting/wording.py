@@ -72,8 +72,8 @@ def _shared_ending(clauses: Sequence[str]) -> str:
 def measured(verdict: Verdict) -> str:
     """Return the deciding numbers, each cell said once: ``top 23147, ratio 14004 (layer 12)``.
 
-    Where no number could be had the reason stands in their place; a reason beside numbers follows them, and so
-    does that of a waiver.
+    Under an intervention what it turned into what follows. Where no number could be had the reason stands in their
+    place; a reason beside numbers follows them, and so does that of a waiver.
     """
     cells: dict[str, list[str]] = {}
     for finding in verdict.findings:
@@ -83,8 +83,21 @@ def measured(verdict: Verdict) -> str:
             if figure not in figures:
                 figures.append(figure)
     numbers = ", ".join(f"{', '.join(figures)}{cell}" for cell, figures in cells.items())
-    parts = (numbers or verdict.measured, verdict.reason, verdict.waived and f"waived: {verdict.waived}")
+    parts = (
+        numbers or verdict.measured,
+        _before_and_after(verdict) if numbers else "",
+        verdict.reason,
+        verdict.waived and f"waived: {verdict.waived}",
+    )
     return "; ".join(part for part in parts if part)
+
+
+def _before_and_after(verdict: Verdict) -> str:
+    """Return what an intervention turned into what, such as ``13.91 -> 1.7e+07``; empty without one."""
+    quantities = verdict.reading.quantities if verdict.reading else {}
+    arms = [quantities.get(name) for name in ("untouched", "edited")]
+    values = [number(arm.value) for arm in arms if arm is not None and arm.values and not arm.axes]
+    return " -> ".join(values) if len(values) == len(arms) else ""
 
 
 def _cell(labels: Mapping[str, int]) -> str:

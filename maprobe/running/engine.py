@@ -102,10 +102,12 @@ class Engine:
         settled = []
         for case in cases:
             source = self._source(case.checkpoint)
-            if isinstance(source, MaprobeError):
-                self._faults[case.id] = source
-            else:
+            try:
+                if isinstance(source, MaprobeError):
+                    raise source
                 settled.append(settle(case, source.facts, self.registry))
+            except Exception as error:  # noqa: BLE001 - a plugin's operator may raise anything; told for this case
+                self._faults[case.id] = _known(error, f"planning {case.id}")
         plan = make_plan(settled, self.registry, self._facts(), self._size)
         require_memory(plan, self.options.memory)
         self._cases.update((planned.case.id, planned) for planned in plan.cases)
@@ -129,8 +131,8 @@ class Engine:
         try:
             reading = self._measured(planned)
             return judge(planned, reading, self.registry, self.options.today, repeat=repeat)
-        except MaprobeError as error:
-            return unanswered(planned, Status.UNMEASURED, str(error), repeat=repeat)
+        except Exception as error:  # noqa: BLE001 - a plugin's operator or Reading may bring anything about
+            return unanswered(planned, Status.UNMEASURED, str(_known(error, f"judging {case.id}")), repeat=repeat)
 
     def subject(self, checkpoint: str) -> Subject:
         """Load a checkpoint and prove its parts, or return it if it is the one in memory.
@@ -186,8 +188,8 @@ class Engine:
             try:
                 with hushed(self._progress):
                     self._inputs[key] = prepare(request, source.tokenizer, source.facts, self.registry.corpora)
-            except MaprobeError as error:
-                self._inputs[key] = error
+            except Exception as error:  # noqa: BLE001 - a plugin's corpus may raise anything
+                self._inputs[key] = _known(error, f"preparing the inputs of {checkpoint}")
         inputs = self._inputs[key]
         if isinstance(inputs, MaprobeError):
             raise inputs
@@ -229,14 +231,26 @@ class Engine:
         outcome = outcomes[measure]
         if isinstance(outcome, MaprobeError):
             raise outcome
-        missing = [spec.name for spec in self.registry.measurements[measure.kind].quantities]
-        missing = [name for name in missing if outcome.absent is None and name not in outcome.quantities]
+        self._require_promised(measure.kind, outcome)
+        return outcome
+
+    def _require_promised(self, kind: str, reading: Reading) -> None:
+        """Refuse a Reading that lacks a quantity which its recipe promises, or gives it over other axes."""
+        specs = self.registry.measurements[kind].quantities if reading.absent is None else ()
+        brought = f"plugin {self.registry.measurements.plugin(kind)!r} brought it"
+        missing = [spec.name for spec in specs if spec.name not in reading.quantities]
         if missing:
             raise MeasurementError(
-                f"measurement {measure.kind} gave no {', '.join(missing)}, which its recipe promises; plugin "
-                f"{self.registry.measurements.plugin(measure.kind)!r} brought it"
+                f"measurement {kind} gave no {', '.join(missing)}, which its recipe promises; {brought}"
             )
-        return outcome
+        for spec in specs:
+            quantity = reading[spec.name]
+            axes = tuple(axis.name for axis in quantity.axes)
+            if quantity.absent is None and axes != spec.axes:
+                given, promised = (" and ".join(names) or "no axis" for names in (axes, spec.axes))
+                raise MeasurementError(
+                    f"measurement {kind} gave {spec.name} over {given}, where its recipe promises {promised}; {brought}"
+                )
 
     def _executed(self, run: Run) -> Mapping[MeasureRequest, Outcome] | MaprobeError:
         """Make a pass; an error is returned, so that it is remembered and the pass never tried again."""
@@ -284,12 +298,20 @@ class Engine:
 
 
 def _known(error: Exception, doing: str) -> MaprobeError:
-    """Return the error as one of ours, in one sentence."""
+    """Return the error as one of ours, in one sentence, and without the frames, which would keep a model in memory."""
     if isinstance(error, MaprobeError):
-        return error
+        return _frameless(error)
     first = (str(error).strip().splitlines() or ["no message"])[0]
     short = isinstance(error, MemoryError) or "out of memory" in first or "can't allocate memory" in first
     hint = "; lower --maprobe-batch or `length`, or load with --maprobe-dtype bfloat16" if short else ""
     failed = MeasurementError(f"{doing} failed with {type(error).__name__}: {first}{hint}")
     failed.__cause__ = error
-    return failed
+    return _frameless(failed)
+
+
+def _frameless(error: MaprobeError) -> MaprobeError:
+    link: BaseException | None = error
+    while link is not None:
+        link.__traceback__ = None
+        link = link.__cause__ or link.__context__
+    return error

@@ -100,6 +100,8 @@ def _finish(
             reading = folds[measure].finish(companions)
         except MaprobeError as error:
             outcomes[measure] = error
+        except Exception as error:  # noqa: BLE001 - a plugin's fold may raise anything; the others keep their Readings
+            outcomes[measure] = MeasurementError(f"{measure.kind} failed with {type(error).__name__}: {error}")
         else:
             outcomes[measure] = reading
     return outcomes

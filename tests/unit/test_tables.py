@@ -29,13 +29,14 @@ from maprobe.verdicts import Status, Verdict
 def test_one_checkpoint_has_status_numbers_expectation_and_margin_on_a_pass_too() -> None:
     lines = [
         "massive-activations",
-        "probe    status    measured                            expected                               margin",
-        "-------  --------  ----------------------------------  -----------------------------------  --------",
-        "exists   passed    top 23147, ratio 14003 (layer 12)   top > 100 and ratio > 1000 in some    +1300 %",
-        "                                                       layer of 2..29",
-        "zeroing  warn      ratio 1.757e+06, control.ratio 1.2  ratio > 10 and control.ratio < 1.05     -14 %",
+        "probe    status    measured                             expected                                    margin",
+        "-------  --------  -----------------------------------  ----------------------------------------  --------",
+        "exists   passed    top 23147, ratio 14003 (layer 12)    top > 100 and ratio > 1000 in some layer   +1300 %",
+        "                                                        of 2..29",
+        "zeroing  warn      ratio 1.757e+06, control.ratio 1.2;  ratio > 10 and control.ratio < 1.05          -14 %",
+        "                   13.91 -> 2.443e+07",
     ]
-    assert lines == property_table(ONE, width=100).splitlines()
+    assert lines == property_table(ONE, width=110).splitlines()
 
 
 def test_two_checkpoints_have_two_columns_with_status_and_numbers() -> None:
@@ -102,10 +103,11 @@ def test_a_near_miss_begins_at_half_the_strict_ratio(ratio: float, remark: str) 
     assert remark == level.remark
 
 
-def test_the_terminal_collapses_ordinary_layers_and_keeps_the_ends() -> None:
+def test_the_terminal_collapses_runs_of_layers_and_keeps_the_ends_of_massive_ones() -> None:
     rows = layer_table(ONE, format="simple", every=False).splitlines()[3:]
-    assert ["1", "2", "3", "...", *map(str, range(12, 30))] == [row.split()[0] for row in rows]
-    assert "layers 4-11" in rows[3]
+    assert ["1", "2", "3", "...", "12", "...", "28", "29"] == [row.split()[0] for row in rows]
+    assert ["...", "layers", "4-11", "69.11..69.11", "0"] == rows[3].split()
+    assert ["...", "layers", "13-27", "6982..6982", "4", "massive"] == rows[5].split()
 
 
 def test_every_layer_is_shown_where_asked_for() -> None:
