@@ -44,6 +44,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     schema = commands.add_parser("schema", help="print the JSON Schema of probe files, for editors")
+    schema.add_argument("--compact", action="store_true", help="on one line, as it is installed with the package")
     schema.set_defaults(run=_schema)
 
     check = commands.add_parser("check", help="validate probe files without loading any model")
@@ -73,8 +74,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _schema(parsed: argparse.Namespace) -> int:
-    del parsed
-    print(json.dumps(build_schema(builtin_registry()), indent=2, ensure_ascii=False))
+    indent = None if parsed.compact else 2
+    print(json.dumps(build_schema(builtin_registry()), indent=indent, ensure_ascii=False))
     return 0
 
 

@@ -169,7 +169,7 @@ def merged(plans: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def describe(measure: MeasureRequest) -> str:
-    """Return a measurement in words: kind, site, layers and tokens as far as they say something."""
+    """Return a measurement in words: kind, site, layers and tokens as far as they say something, and its parameters."""
     parts = [measure.kind]
     site = SITES.get(measure.site)
     if site and site.per_layer:
@@ -178,6 +178,7 @@ def describe(measure: MeasureRequest) -> str:
         parts.append(measure.site)
     if measure.tokens.kind != "all":
         parts.append(f"at {measure.tokens}")
+    parts.extend(f"{name}={value}" for name, value in measure.options)
     return " ".join(parts)
 
 

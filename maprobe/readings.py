@@ -106,7 +106,7 @@ class Circumstances:
         attention: attention implementation of the pass, and how attention was read where it was.
         padding: always ``"none"``: sequences of unequal length are never batched together.
         edit: the intervention in words, or empty.
-        measure: what was measured where, in words, for example ``"magnitude block.out 2..-2 at first"``.
+        measure: what was measured where, in words, for example ``"magnitude block.out 2..-2 at first top=3"``.
     """
 
     inputs: str

@@ -29,7 +29,7 @@ _ANSWERED = (Status.PASSED, Status.FAILED)
 
 def skipped(case: Case, report: pytest.TestReport) -> Verdict:
     """Return the Verdict of a case that a mark skipped before anything was measured."""
-    reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else "skipped"
+    reason = report.longrepr[2].removeprefix("Skipped: ") if isinstance(report.longrepr, tuple) else "skipped"
     return Verdict(
         case=case.id,
         probe=case.probe.id,

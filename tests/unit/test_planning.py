@@ -151,10 +151,10 @@ def test_a_plan_over_the_memory_limit_is_refused_with_the_next_step() -> None:
 def test_a_plan_is_plain_data() -> None:
     data = plan(case(expect=expect(clause("dims", "lte", 3)))).to_dict()
     assert (1, 2, 16) == (data["passes"], data["forwards"], data["tokens"])
-    assert ["magnitude block.out all"] == data["runs"][0]["measures"]
+    assert ["magnitude block.out all top=3"] == data["runs"][0]["measures"]
 
 
 def test_a_measurement_is_described_by_what_sets_it_apart() -> None:
     measure = replace(MAGNITUDE, layers=LayerRange(2, -2), tokens=TokenSet("first"))
-    assert "magnitude block.out 2..-2 at first" == describe(measure)
+    assert "magnitude block.out 2..-2 at first top=3" == describe(measure)
     assert "perplexity" == describe(PERPLEXITY)

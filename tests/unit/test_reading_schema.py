@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,6 +29,7 @@ REFERENCE = ROOT / "docs" / "probe-files.md"
 EXAMPLES = re.findall(r"^```yaml\n(.*?)^```", REFERENCE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
 
 SCHEMA = build_schema(REGISTRY)
+SHIPPED_SCHEMA = Path(maprobe.__file__).with_name("probe.schema.json")
 VALIDATOR = Draft7Validator(SCHEMA)
 
 
@@ -218,3 +220,10 @@ def test_the_reference_has_examples_and_names_every_key() -> None:
     assert len(EXAMPLES) > 5
     for key in (*TOP_KEYS, *PROBE_KEYS, *INPUT_KEYS, *MEASURE_KEYS, *INTERVENE_KEYS, *FACTS):
         assert f"`{key}`" in text, f"docs/probe-files.md says nothing of `{key}`"
+
+
+def test_the_schema_that_is_installed_is_that_of_our_own_recipes() -> None:
+    made = build_schema(builtin_registry())
+    assert made == json.loads(SHIPPED_SCHEMA.read_text(encoding="utf-8")), (
+        "write it anew: maprobe schema --compact > maprobe/probe.schema.json"
+    )
