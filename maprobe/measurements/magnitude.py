@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from maprobe.measurements.survey import Entry, largest, meets, ratio, survey
+from maprobe.measurements.survey import Entry, largest, meets, nothing_massive, ratio, survey
 from maprobe.readings import Axis, Place, Quantity, Reading
 from maprobe.recipes import Batch, FoldContext, MeasurementRecipe, Parameter, QuantitySpec, Tap
 
@@ -101,13 +101,15 @@ class _MagnitudeFold:
             quantity("top", [abs(row.top[0].value) for row in best.values()], placed=True),
             quantity("median", [row.median for row in best.values()]),
             quantity("ratio", [row.ratio for row in best.values()], placed=True),
-            quantity("hits", [sum(len(row.hits) for row in entries) for entries in rows.values()]),
-            quantity("sequences_hit", [sum(1 for row in entries if row.hits) for entries in rows.values()]),
+            quantity("hits", [_count(entries, lambda row: len(row.hits)) for entries in rows.values()]),
+            quantity("sequences_hit", [_count(entries, lambda row: bool(row.hits)) for entries in rows.values()]),
         ]
 
     def _whole(self, rows: Mapping[int, list[_Row]], best: Mapping[int, _Row]) -> list[Quantity]:
         hits = [(layer, row, entry) for layer, entries in rows.items() for row in entries for entry in row.hits]
         layers = sorted({layer for layer, _, _ in hits})
+        if any(math.isnan(row.median) for entries in rows.values() for row in entries):
+            return [Quantity(name=name, values=(math.nan,)) for name in ("layers_hit", *_WHOLE)]
         count = Quantity(name="layers_hit", values=(float(len(layers)),))
         if not hits:
             reason = _nothing_massive(best)
@@ -127,6 +129,11 @@ class _MagnitudeFold:
         return [count, *(Quantity(name=name, values=(float(values[name]),)) for name in _WHOLE)]
 
 
+def _count(rows: list[_Row], counted: Callable[[_Row], int]) -> float:
+    """Return a sum over the sequences of a layer; unknown where one of them is not finite."""
+    return math.nan if any(math.isnan(row.median) for row in rows) else float(sum(map(counted, rows)))
+
+
 def _decisive(row: _Row) -> tuple[float, float]:
     """Order rows by ratio; a row whose ratio is unknown comes first, so that it cannot be overlooked."""
     return (math.inf if math.isnan(row.ratio) else row.ratio, abs(row.top[0].value))
@@ -134,10 +141,7 @@ def _decisive(row: _Row) -> tuple[float, float]:
 
 def _nothing_massive(best: Mapping[int, _Row]) -> str:
     layer, row = max(best.items(), key=lambda item: _decisive(item[1]))
-    return (
-        f"nothing massive here: no entry has |x| > 100 and at least 1000x the median in layers "
-        f"{min(best)}..{max(best)}; nearest: layer {layer}, |x| = {abs(row.top[0].value):.4g}, ratio {row.ratio:.4g}"
-    )
+    return nothing_massive(min(best), max(best), (layer, abs(row.top[0].value), row.ratio))
 
 
 def _records(layer: int, row: _Row) -> list[dict[str, float | int | str | bool | None]]:

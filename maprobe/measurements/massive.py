@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from maprobe.measurements.survey import ABSOLUTE, RELATIVE, Entry, survey
+from maprobe.errors import MeasurementError
+from maprobe.measurements.survey import Entry, nothing_massive, ratio, survey
 from maprobe.readings import Place, Quantity, Reading, Scalar
 from maprobe.recipes import Batch, FoldContext, MeasurementRecipe, QuantitySpec, Tap
 
@@ -22,7 +24,7 @@ class _MassiveFold:
     records: list[dict[str, Scalar]] = field(default_factory=list)
     first: dict[int, int] = field(default_factory=dict)
     last: int = 0
-    nearest: tuple[float, int, Entry] | None = None
+    nearest: tuple[int, float, float] = (0, 0.0, -1.0)
 
     @property
     def taps(self) -> tuple[Tap, ...]:
@@ -32,7 +34,14 @@ class _MassiveFold:
         del query
         for row, sequence in enumerate(batch.sequences):
             found = survey(value[row], tap, sequence, self.context.memo)
+            if math.isnan(found.median):
+                raise MeasurementError(
+                    f"layer {tap.layer} holds entries that are not finite (sequence {sequence}), so what is massive "
+                    f"cannot be said; a probe of kind `finite` tells where activations stop being finite"
+                )
             if not found.hits:
+                peak = abs(found.top[0].value)
+                self.nearest = max(self.nearest, (tap.layer, peak, ratio(peak, found.median)), key=lambda near: near[2])
                 continue
             self.last = max(self.last, tap.layer)
             if sequence in self.first:
@@ -59,8 +68,7 @@ class _MassiveFold:
         if not self.records:
             return Reading(
                 kind="massive",
-                absent=f"nothing massive here: no entry of layers {self.context.layers[0]}..{self.context.layers[-1]} "
-                f"has |x| > {ABSOLUTE:g} and at least {RELATIVE:g}x the median of its hidden state",
+                absent=nothing_massive(self.context.layers[0], self.context.layers[-1], self.nearest),
             )
         edited = [record for record in self.records if record["arm"] == "edited"]
         share = len(self.first) / self.context.sequences

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from maprobe.recipes import Tap
 
-__all__ = ["ABSOLUTE", "RELATIVE", "Entry", "Survey", "largest", "lower_median", "survey"]
+__all__ = ["ABSOLUTE", "RELATIVE", "Entry", "Survey", "largest", "lower_median", "nothing_massive", "survey"]
 
 ABSOLUTE = 100.0
 RELATIVE = 1000.0
@@ -96,6 +96,21 @@ def _survey(hidden: torch.Tensor) -> Survey:
 def meets(magnitude: float, median: float) -> bool:
     """Whether a magnitude meets the strict criterion in a hidden state of that median."""
     return magnitude > ABSOLUTE and magnitude >= RELATIVE * median
+
+
+def nothing_massive(first: int, last: int, nearest: tuple[int, float, float]) -> str:
+    """Say that no entry meets the strict criterion, and which layer comes nearest.
+
+    Args:
+        first: the first layer looked at.
+        last: the last one.
+        nearest: the layer whose largest entry has the largest ratio, that entry's magnitude, and its ratio.
+    """
+    layer, magnitude, times = nearest
+    return (
+        f"nothing massive here: in layers {first}..{last} no entry exceeds {times:.4g} x its median (layer {layer}, "
+        f"|x| = {magnitude:.4g})"
+    )
 
 
 def ratio(magnitude: float, median: float) -> float:

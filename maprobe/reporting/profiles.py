@@ -31,7 +31,9 @@ class Level:
 
     @property
     def remark(self) -> str:
-        """``massive`` where the strict criterion is met; ``near miss`` from half its ratio on; else empty."""
+        """``massive`` where the criterion is met, ``near miss`` from half its ratio on, ``not finite``; or empty."""
+        if math.isnan(self.ratio):
+            return "not finite"
         if self.hits:
             return "massive"
         return "near miss" if self.ratio >= NEAR_MISS else ""
@@ -51,7 +53,7 @@ def levels(reading: Reading) -> tuple[Level, ...]:
             place=place,
             median=median.at(layer=layer),
             ratio=ratio.at(layer=layer),
-            hits=int(hits.at(layer=layer)),
+            hits=0 if math.isnan(hits.at(layer=layer)) else int(hits.at(layer=layer)),
         )
         for layer, place in zip(top.axes[0].labels, places, strict=True)
     )

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 import pytest
 import torch
@@ -58,7 +59,19 @@ class TestMagnitude:
         assert (0.0, 0.0, 0.0, 0.0) == reading["hits"].values
         assert 0.0 == reading["layers_hit"].value
         assert reading["first_layer"].absent is not None
-        assert "nearest: layer" in reading["first_layer"].absent
+        assert re.search(r"exceeds \d\.\d+ x its median \(layer \d, \|x\| = \d\.\d+\)", reading["first_layer"].absent)
+
+    def test_counts_of_a_stream_that_is_not_finite_are_unknown_and_not_zero(self) -> None:
+        fold = MAGNITUDE.start(context(MAGNITUDE))
+        for tap in fold.taps:
+            hidden = planted(tap.layer)
+            if tap.layer == 3:
+                hidden[0, 2, 5] = math.inf
+            fold.observe(tap, hidden, batch())
+        reading = fold.finish({})
+        assert (0.0, 1.0) == reading["hits"].values[:2]
+        assert math.isnan(reading["hits"].at(layer=3))
+        assert all(math.isnan(reading[name].value) for name in ("layers_hit", "first_layer", "dims"))
 
     def test_the_median_is_over_all_tokens_even_where_only_some_are_asked_for(self) -> None:
         assert magnitude()["median"].values[1] in {
@@ -124,7 +137,12 @@ class TestMassive:
     def test_without_a_planted_entry_it_is_absent(self) -> None:
         reading = self.found(plant=False)
         assert reading.absent is not None
-        assert reading.absent.startswith("nothing massive here: no entry of layers 1..4")
+        assert reading.absent.startswith("nothing massive here: in layers 1..4 no entry exceeds")
+
+    def test_a_stream_that_is_not_finite_leaves_the_question_open(self) -> None:
+        fold = MASSIVE.start(context(MASSIVE))
+        with pytest.raises(MeasurementError, match=r"layer 1 holds entries that are not finite \(sequence 0\)"):
+            fold.observe(Tap("block.out", 1), torch.full((1, 6, 32), math.nan), batch())
 
     def test_first_and_last_layer_are_told(self) -> None:
         reading = self.found()
