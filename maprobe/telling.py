@@ -137,7 +137,8 @@ class Listener:
                 ours = isinstance(error, MaprobeError)
                 told = str(error) if ours else f"cannot write {path}: {type(error).__name__}: {error}"
                 self.written.append(f"property report NOT written: {told}")
-                session.exitstatus = pytest.ExitCode.TESTS_FAILED
+                if exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
+                    session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """Print the property table, the massive layers with their near misses, and what was written."""
