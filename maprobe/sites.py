@@ -34,6 +34,7 @@ class Site:
 
 
 _STREAM = ("sequence", "token", "dim")
+_HEADS = ("sequence", "head", "token", "dim")
 
 SITES: dict[str, Site] = {
     site.name: site
@@ -61,6 +62,31 @@ SITES: dict[str, Site] = {
             axes=("sequence", "token", "channel"),
             per_layer=True,
             meaning="the input of the MLP's down projection; for experts, rows are the routed tokens",
+        ),
+        Site(
+            name="block.attn.in",
+            axes=_STREAM,
+            per_layer=True,
+            meaning="what the attention sub-layer is called on: the normed residual stream (in post-norm models, the "
+            "residual stream itself)",
+        ),
+        Site(
+            name="block.attn.queries",
+            axes=_HEADS,
+            per_layer=True,
+            meaning="queries as they enter attention, after any rotary embedding",
+        ),
+        Site(
+            name="block.attn.keys",
+            axes=_HEADS,
+            per_layer=True,
+            meaning="keys as they enter attention, after any rotary embedding; one head for each group of queries",
+        ),
+        Site(
+            name="block.attn.values",
+            axes=_HEADS,
+            per_layer=True,
+            meaning="values as they enter attention; one head for each group of queries",
         ),
         Site(
             name="block.attn.probs",

@@ -13,6 +13,7 @@ import sys
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
@@ -21,15 +22,30 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-__all__ = ["Observer", "map_in", "watched_attention", "watched_maps"]
+__all__ = ["OVER", "Observer", "map_in", "watched_attention", "watched_maps"]
 
-# Takes probabilities, shape (sequences, heads, some queries, keys), and the position of the first of the queries.
-Observer = Callable[[torch.Tensor, int], None]
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observer:
+    """What is shown of one module's attention, to whom.
+
+    Attributes:
+        probabilities: takes probabilities, shape (sequences, heads, some queries, keys), and the position of the first
+            of the queries; None where nobody wants them, so that they are not worked out.
+        projections: takes queries, keys and values, each of shape (sequences, heads, tokens, dims), before any
+            probabilities; None where nobody wants them.
+    """
+
+    probabilities: Callable[[torch.Tensor, int], None] | None = None
+    projections: Callable[[torch.Tensor, torch.Tensor, torch.Tensor], None] | None = None
+
+
 Function = Callable[..., tuple[torch.Tensor, torch.Tensor | None]]
 
 _CHUNK = 1 << 24  # probabilities held at a time
-_PREFIX = "maprobe_over_"
+OVER = "maprobe_over_"  # what the names begin with under which our functions are registered
 _MAP_AXES = 4
+_NOBODY = Observer()
 _WATCHED: weakref.WeakKeyDictionary[nn.Module, Observer] = weakref.WeakKeyDictionary()
 
 
@@ -82,26 +98,44 @@ def _registered(original: str | None) -> str:
     """Return the name under which our function over another is registered."""
     # Others (flash attention, flex attention) never see a mask that we could read, so they are measured over SDPA.
     under = "eager" if original in ("eager", None) else "sdpa"
-    name = _PREFIX + under
+    name = OVER + under
     if name not in ALL_ATTENTION_FUNCTIONS.valid_keys():
         AttentionInterface.register(name, _over_eager if under == "eager" else _over_sdpa)
         AttentionMaskInterface.register(name, ALL_MASK_ATTENTION_FUNCTIONS[under])
     return name
 
 
-def _over_sdpa(module: nn.Module, query: torch.Tensor, key: torch.Tensor, *rest: Any, **options: Any) -> Any:  # noqa: ANN401
-    observer = _WATCHED.get(module)
-    if observer is not None:
-        mask = rest[1] if len(rest) > 1 else options.get("attention_mask")
-        _observe(module, query, key, mask, options, observer)
-    return ALL_ATTENTION_FUNCTIONS["sdpa"](module, query, key, *rest, **options)
+def _over_sdpa(
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    *rest: Any,  # noqa: ANN401 - passed on as they come
+    **options: Any,  # noqa: ANN401
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    observer = _WATCHED.get(module, _NOBODY)
+    if observer.projections is not None:
+        observer.projections(query, key, value)
+    if observer.probabilities is not None:
+        mask = rest[0] if rest else options.get("attention_mask")
+        _observe(module, query, key, mask, options, observer.probabilities)
+    return cast("Function", ALL_ATTENTION_FUNCTIONS["sdpa"])(module, query, key, value, *rest, **options)
 
 
-def _over_eager(module: nn.Module, *arguments: Any, **options: Any) -> Any:  # noqa: ANN401
-    output, probabilities = _eager_of(module)(module, *arguments, **options)
-    observer = _WATCHED.get(module)
-    if observer is not None and probabilities is not None:
-        observer(probabilities, 0)
+def _over_eager(
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    *rest: Any,  # noqa: ANN401 - passed on as they come
+    **options: Any,  # noqa: ANN401
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    observer = _WATCHED.get(module, _NOBODY)
+    if observer.projections is not None:
+        observer.projections(query, key, value)
+    output, probabilities = _eager_of(module)(module, query, key, value, *rest, **options)
+    if observer.probabilities is not None and probabilities is not None:
+        observer.probabilities(probabilities, 0)
     return output, probabilities
 
 
@@ -120,7 +154,7 @@ def _observe(
     key: torch.Tensor,
     mask: torch.Tensor | None,
     options: Mapping[str, Any],
-    observer: Observer,
+    observe: Callable[[torch.Tensor, int], None],
 ) -> None:
     batch, heads, queries, width = query.shape
     groups, keys = key.shape[1], key.shape[2]
@@ -144,7 +178,7 @@ def _observe(
             scores = scores.masked_fill(~mask[..., start:stop, :keys], -torch.inf)
         elif mask is not None:
             scores = scores + mask[..., start:stop, :keys]
-        observer(scores.softmax(dim=-1), start)
+        observe(scores.softmax(dim=-1), start)
 
 
 @contextmanager
@@ -161,7 +195,8 @@ def watched_maps(model: nn.Module, observers: Mapping[nn.Module, Observer]) -> I
             found = map_in(output)
             if found is None:
                 return None
-            observer(found, 0)
+            if observer.probabilities is not None:
+                observer.probabilities(found, 0)
             return tuple(entry.new_empty(0) if entry is found else entry for entry in cast("tuple[Any, ...]", output))
 
         return seen

@@ -289,7 +289,7 @@ def _noting(callers: dict[int, Part], layer: int, part: Part) -> Observer:
         del probabilities, query
         callers.setdefault(layer, part)
 
-    return note
+    return Observer(probabilities=note)
 
 
 def _tail(

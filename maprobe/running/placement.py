@@ -10,6 +10,7 @@ from transformers import AttentionInterface
 
 from maprobe.errors import OptionError, allowed_names, did_you_mean
 from maprobe.references import LoadOptions
+from maprobe.running.attention import OVER
 
 __all__ = ["DTYPES", "check_options", "device_of", "loading_arguments", "require_accelerate"]
 
@@ -28,7 +29,8 @@ def check_options(options: LoadOptions) -> None:
     if options.attention:
         # Names only: transformers also takes org/name here, which fetches code from the hub and runs it.
         registered: Any = AttentionInterface
-        _check_name("--maprobe-attn", options.attention, ("eager", *registered().valid_keys()))
+        names = tuple(name for name in registered().valid_keys() if not name.startswith(OVER))
+        _check_name("--maprobe-attn", options.attention, ("eager", *names))
     if options.device_map:
         _check_device_map(options)
     else:

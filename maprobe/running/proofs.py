@@ -8,14 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import nn
 
 from maprobe.errors import DiscoveryError
 from maprobe.running.anatomy import Anatomy, Block
-from maprobe.running.attention import watched_attention, watched_maps
+from maprobe.running.attention import Observer, watched_attention, watched_maps
 from maprobe.running.calling import call, outgoing, resting, sample_ids, stream_of, with_outgoing
 from maprobe.running.residuals import excess
 from maprobe.running.tracing import Event, is_norm, traced
@@ -197,10 +196,10 @@ def _attention(anatomy: Anatomy, ids: torch.Tensor, plain: torch.Tensor) -> Proo
     if anatomy.attention_route == "none":
         return Proof(name=name, holds=None, detail="this model shows its attention in no way that maprobe knows")
     seen: dict[int, float] = {}
-    observers: dict[nn.Module, Any] = {}
+    observers: dict[nn.Module, Observer] = {}
     for block in anatomy.blocks:
         if block.attention_maps is not None:
-            observers[block.attention_maps.module] = _row_sums(seen, block.layer)
+            observers[block.attention_maps.module] = Observer(probabilities=_row_sums(seen, block.layer))
     if anatomy.attention_route == "interface":
         with watched_attention(anatomy.model, observers):
             again = _answer(call(anatomy.model, ids, logits=True))

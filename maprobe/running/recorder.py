@@ -11,7 +11,7 @@ from torch import nn
 
 from maprobe.errors import DiscoveryError, InterventionError, MaprobeError, MeasurementError
 from maprobe.recipes import Batch, Edit, Fold, Tap
-from maprobe.running.attention import watched_attention, watched_maps
+from maprobe.running.attention import Observer, watched_attention, watched_maps
 from maprobe.running.calling import call, incoming, logits_of, outgoing, stream_of, with_incoming, with_outgoing
 from maprobe.running.experts import watched_products
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 __all__ = ["Recorder"]
 
 _ATTENTION = "block.attn.probs"
+_PROJECTIONS = ("block.attn.queries", "block.attn.keys", "block.attn.values")
+_FROM_ATTENTION = (_ATTENTION, *_PROJECTIONS)
 _LOGITS = "logits"
 
 
@@ -113,27 +115,35 @@ class Recorder:
             self._failures.update((id(fold), error) for fold in self._folds[tap])
 
     def _show(self, tap: Tap) -> None:
-        if tap.site == _LOGITS:
-            return
-        if tap.site == _ATTENTION:
-            if self._block(tap.layer).attention_maps is None:
-                raise MeasurementError(_unreadable(tap, "it shows its attention in no way that maprobe knows"))
-            return
-        if tap.site == "embed.out" or (tap.site == "block.out" and tap.layer == 0):
+        if tap.site in _FROM_ATTENTION:
+            self._require_attention(tap)
+        elif tap.site == "embed.out" or (tap.site == "block.out" and tap.layer == 0):
             self._before(self._block(1).module, lambda value: self._observe(tap, value))
         elif tap.site == "block.out":
             block = self._block(tap.layer)
             self._after(block.module, lambda output: self._observe(tap, stream_of(output, block.path)))
-        elif tap.site == "block.attn.out":
-            self._show_output(tap, self._block(tap.layer).attention_added)
-        elif tap.site == "block.mlp.out":
-            self._show_output(tap, self._block(tap.layer).mlp_added)
-        elif tap.site == "final.norm.out":
-            self._show_output(tap, self._anatomy.final_norm)
+        elif tap.site == "block.attn.in":
+            self._show_input(tap, self._block(tap.layer).attention)
         elif tap.site == "block.mlp.hidden":
             self._show_hidden(tap)
-        else:
-            raise MeasurementError(f"no site is named {tap.site!r}, so it cannot be read")
+        elif tap.site != _LOGITS:
+            self._show_output(tap, self._giving(tap))
+
+    def _giving(self, tap: Tap) -> Part | None:
+        """Return the module whose output a site is."""
+        if tap.site == "final.norm.out":
+            return self._anatomy.final_norm
+        block = self._block(tap.layer)
+        try:
+            return {"block.attn.out": block.attention_added, "block.mlp.out": block.mlp_added}[tap.site]
+        except KeyError:
+            raise MeasurementError(f"no site is named {tap.site!r}, so it cannot be read") from None
+
+    def _require_attention(self, tap: Tap) -> None:
+        if self._block(tap.layer).attention_maps is None:
+            raise MeasurementError(_unreadable(tap, "it shows its attention in no way that maprobe knows"))
+        if tap.site in _PROJECTIONS and self._anatomy.attention_route != "interface":
+            raise MeasurementError(_unreadable(tap, "it computes attention by itself and shows its maps alone"))
 
     def _block(self, layer: int) -> Block:
         return self._anatomy.blocks[layer - 1]
@@ -150,6 +160,11 @@ class Recorder:
             self._observe(tap, self._as_stream(found))
 
         self._after(part.module, see)
+
+    def _show_input(self, tap: Tap, part: Part | None) -> None:
+        if part is None:
+            raise MeasurementError(_unreadable(tap, "no attention sub-layer was found"))
+        self._before(part.module, lambda value: self._observe(tap, self._as_stream(value)))
 
     def _show_hidden(self, tap: Tap) -> None:
         downs = self._block(tap.layer).down
@@ -173,18 +188,30 @@ class Recorder:
         return value
 
     def _show_attention(self) -> None:
-        taps = [tap for tap in self._folds if tap.site == _ATTENTION]
-        observers: dict[nn.Module, Callable[[torch.Tensor, int], None]] = {}
-        for tap in taps:
-            maps = self._block(tap.layer).attention_maps
+        layers = {tap.layer for tap in self._folds if tap.site in _FROM_ATTENTION}
+        observers: dict[nn.Module, Observer] = {}
+        for layer in sorted(layers):
+            maps = self._block(layer).attention_maps
             if maps is not None:
-                observers[maps.module] = self._observer(tap)
+                observers[maps.module] = self._observer(layer)
         if observers:
             watched = watched_attention if self._anatomy.attention_route == "interface" else watched_maps
             self._stack.enter_context(watched(self._anatomy.model, observers))
 
-    def _observer(self, tap: Tap) -> Callable[[torch.Tensor, int], None]:
-        return lambda probabilities, query: self._observe(tap, probabilities, query)
+    def _observer(self, layer: int) -> Observer:
+        wanted = [
+            (index, Tap(site, layer)) for index, site in enumerate(_PROJECTIONS) if Tap(site, layer) in self._folds
+        ]
+        maps = Tap(_ATTENTION, layer)
+
+        def project(*projections: torch.Tensor) -> None:
+            for index, tap in wanted:
+                self._observe(tap, projections[index])
+
+        return Observer(
+            probabilities=(lambda value, query: self._observe(maps, value, query)) if maps in self._folds else None,
+            projections=project if wanted else None,
+        )
 
     def _before(self, module: nn.Module, see: Callable[[torch.Tensor], Any]) -> None:
         def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:

@@ -266,3 +266,41 @@ class TestHooks:
         with Recorder(anatomy_of("bert"), [keep]) as recorder:
             recorder.run(BATCH)
         assert "returns no logits" in str(recorder.failure(keep))
+
+
+class TestProjections:
+    SITES = ("block.attn.queries", "block.attn.keys", "block.attn.values")
+
+    @pytest.mark.parametrize("family", ["llama", "gemma2", "gpt2", "bert"])
+    def test_probabilities_follow_from_queries_and_keys_and_the_output_from_values(self, family: str) -> None:
+        anatomy = anatomy_of(family)
+        taps = (*(Tap(site, 1) for site in self.SITES), Tap("block.attn.probs", 1))
+        keep = shown(anatomy, *taps)
+        query, key, value, probabilities = (keep.seen[tap][0] for tap in taps)
+        assert query.shape[:3] == probabilities.shape[:3]
+        key = key.repeat_interleave(query.shape[1] // key.shape[1], dim=1)
+        scores = query @ key.mT
+        if family == "gemma2":
+            scores = 50 * torch.tanh(scores * 256**-0.5 / 50)
+        else:
+            scores = scores * query.shape[-1] ** -0.5
+        if family != "bert":
+            scores = scores.masked_fill(torch.ones(7, 7).triu(1).bool(), -torch.inf)
+        if family == "gemma2":  # its first layer slides a window of four tokens
+            scores = scores.masked_fill(torch.ones(7, 7).tril(-4).bool(), -torch.inf)
+        torch.testing.assert_close(scores.softmax(-1), probabilities, rtol=1e-4, atol=1e-6)
+        assert value.shape == keep.seen[taps[1]][0].shape
+
+    def test_what_attention_is_called_on_is_the_normed_stream(self) -> None:
+        anatomy = anatomy_of()
+        keep = shown(anatomy, Tap("block.out", 1), Tap("block.attn.in", 2))
+        with torch.inference_mode():
+            normed = anatomy.model.model.layers[1].input_layernorm(keep.seen[Tap("block.out", 1)][0])
+        assert torch.equal(normed, keep.seen[Tap("block.attn.in", 2)][0])
+
+    def test_a_model_that_shows_its_maps_alone_leaves_the_fold_out(self) -> None:
+        keep, maps = Keep((Tap("block.attn.keys", 1),)), Keep((Tap("block.attn.probs", 1),))
+        with Recorder(anatomy_of("mpt"), [keep, maps]) as recorder:
+            recorder.run(BATCH)
+        assert "it computes attention by itself" in str(recorder.failure(keep))
+        assert None is recorder.failure(maps)
