@@ -12,6 +12,7 @@ from maprobe.readings import Axis, Place, Quantity, Reading
 from maprobe.recipes import (
     Architecture,
     Batch,
+    Choice,
     Corpus,
     Edit,
     Fold,
@@ -41,6 +42,7 @@ __all__ = [
     "Architecture",
     "Axis",
     "Batch",
+    "Choice",
     "Corpus",
     "Edit",
     "Finding",
@@ -84,7 +86,8 @@ def check(
         registry: recipes to use; None for maprobe's own.
 
     Raises:
-        MaprobeError: a probe file is faulty, or the model's parts cannot be found.
+        MaprobeError: a probe file is faulty. Where the model's parts cannot be found, every case is ``unmeasured`` and
+            says so.
     """
     from maprobe.checking import check as run
 

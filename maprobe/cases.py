@@ -17,6 +17,7 @@ from maprobe.source import SourceMark
 from maprobe.verdicts import Severity
 
 __all__ = [
+    "TASKS",
     "BosPolicy",
     "Case",
     "Clause",
@@ -34,6 +35,7 @@ __all__ = [
 ]
 
 BosPolicy = Literal["auto", "require", "never", "first"]
+TASKS = ("plain", "boolq", "piqa", "winogrande", "arc")  # forms of the lines of a file of questions
 OptionValue = str | int | float | bool | None | tuple[str | int | float | bool, ...]
 Options = tuple[tuple[str, OptionValue], ...]
 Bound = float | int | str | bool | tuple[float | int | str | bool, ...] | Mapping[str, float]
@@ -44,19 +46,21 @@ class InputsRequest:
     """The inputs a probe asks for.
 
     Attributes:
-        source: ``text``, ``file``, ``jsonl`` or ``corpus``.
+        source: ``text``, ``file``, ``jsonl``, ``choices`` or ``corpus``.
         value: the literal texts, the path as written, or the name of the corpus.
         text_field: name of the field that holds the text in each line of a JSONL file.
-        sequences: how many sequences; None takes the source's own number, ``"all"`` every one there is.
+        task: how the lines of a file of questions are written; one of :data:`TASKS`.
+        sequences: how many sequences, or questions; None takes the source's own number, ``"all"`` every one there is.
         length: tokens in each sequence; None leaves literal texts and JSONL lines whole.
-        skip: how many sequences to leave out at the head of the source.
+        skip: how many sequences, or questions, to leave out at the head of the source.
         bos: see :data:`BosPolicy` and docs/inputs.md; None takes the source's own protocol.
         folder: folder that relative paths start from: the one the probe file lies in.
     """
 
-    source: Literal["text", "file", "jsonl", "corpus"] = "corpus"
+    source: Literal["text", "file", "jsonl", "choices", "corpus"] = "corpus"
     value: tuple[str, ...] = ("python-docs",)
     text_field: str = "text"
+    task: str = "plain"
     sequences: int | Literal["all"] | None = None
     length: int | None = None
     skip: int = 0

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 
 from maprobe.cases import Clause, Expectation, Probe, Quantifier, Waiver
 from maprobe.expectations import number
+from maprobe.pairing import LEVEL, by_item, differences, mean_interval
 from maprobe.planning import Arm, PlannedCase
 from maprobe.readings import Quantity, Reading
 from maprobe.recipes import Operator
@@ -31,11 +32,19 @@ class _Outcome:
     absent: str = ""
 
 
-def compare(arms: Mapping[Arm, Reading], headline: str) -> Reading:
+def compare(arms: Mapping[Arm, Reading], headline: str, *, items: str = "", level: float = LEVEL) -> Reading:
     """Set the arms of an intervention side by side, cell by cell of the recipe's headline quantity.
 
-    Returns a Reading with ``untouched``, ``edited``, ``ratio`` (edited / untouched), ``difference`` (edited -
-    untouched) and, where there is a control arm, ``control.edited``, ``control.ratio``, ``control.difference``.
+    Args:
+        arms: what was measured in each pass.
+        headline: the recipe's headline quantity.
+        items: the number in its records that is compared item by item; empty if none.
+        level: confidence level of the interval of that.
+
+    Returns:
+        A Reading with ``untouched``, ``edited``, ``ratio`` (edited / untouched), ``difference`` (edited - untouched)
+        and, where the Readings have items, ``paired.mean``, ``paired.low`` and ``paired.high``. Where there is a
+        control arm, the same of it, as ``control.edited`` and so on.
     """
     base = arms["untouched"]
     for reading in arms.values():
@@ -56,6 +65,10 @@ def compare(arms: Mapping[Arm, Reading], headline: str) -> Reading:
         for name, values in found.items():
             unit = "" if name == "ratio" else untouched.unit
             quantities[prefix + name] = Quantity(name=prefix + name, values=values, axes=untouched.axes, unit=unit)
+        if items and (paired := differences(by_item(arms[arm], items), by_item(base, items))):  # type: ignore[index]
+            for name, value in zip(("mean", "low", "high"), mean_interval(paired, level), strict=True):
+                told = f"{prefix}paired.{name}"
+                quantities[told] = Quantity(name=told, values=(value,))
     edited = arms["edited"]
     return Reading(
         kind=base.kind,

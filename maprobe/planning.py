@@ -49,7 +49,9 @@ class EditRequest:
 
     def __str__(self) -> str:
         how = f"= {self.intervene.value:g}" if self.intervene.value is not None else f"= {self.intervene.set}"
-        what = f"{self.intervene.target} at {self.intervene.at}"
+        # Parameters that are `all` say nothing, as do layers and tokens.
+        options = [f"{name}={value}" for name, value in self.intervene.options if value != "all"]
+        what = " ".join([self.intervene.target, *options, "at", self.intervene.at])
         return f"{what} {how}" if self.arm == "edited" else f"control of ({what} {how})"
 
 

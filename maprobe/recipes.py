@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Architecture",
     "Batch",
+    "Choice",
     "Corpus",
     "Edit",
     "Fold",
@@ -107,6 +108,32 @@ class Fold(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """One option of a multiple-choice question: its tokens, and the sequence by which they are predicted.
+
+    Attributes:
+        question: number of the question within the inputs, from 0.
+        option: number of the option within the question, from 0.
+        right: whether it is the right one.
+        sequence: number of the sequence that predicts it. Its last token is predicted and never read, so it is not in
+            the sequence, and options of a question that differ in that one alone share a sequence.
+        start: position that its first token has, or would have, in the sequence. It is at least 1.
+        ids: its tokens.
+        characters: characters of its text, without the white space around it.
+        line: the line of the file that the question stands on, from 1.
+    """
+
+    question: int
+    option: int
+    right: bool
+    sequence: int
+    start: int
+    ids: tuple[int, ...]
+    characters: int
+    line: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FoldContext:
     """What a fold may know before the first pass.
 
@@ -116,6 +143,7 @@ class FoldContext:
         depth: number of blocks.
         facts: the checkpoint's facts.
         sequences: number of sequences.
+        choices: the options, question by question, where the inputs are multiple-choice questions; else empty.
         memo: scratch space shared by the folds of one pass, so that what two of them need is computed once. Keys
             start with the name of the module that writes them; values must be small.
     """
@@ -125,6 +153,7 @@ class FoldContext:
     depth: int
     facts: CheckpointFacts
     sequences: int
+    choices: tuple[Choice, ...] = ()
     memo: dict[tuple[Hashable, ...], Any] = field(default_factory=dict)
 
 
@@ -138,10 +167,13 @@ class MeasurementRecipe:
         sites: sites it can read; the first is the default.
         quantities: what it yields.
         headline: the quantity that an intervention compares (``ratio``, ``difference``); empty if none.
+        items: the number in each record that an intervention compares item by item (``paired.low``); its records then
+            have an ``item`` each, the same ones in every pass over the same inputs. Empty if none.
         parameters: its own keys under ``measure``.
         takes_layers: whether ``layers`` may be written.
         takes_tokens: whether ``tokens`` may be written.
         causal: whether it needs a causal language model.
+        source: the source of inputs that it needs; empty for any.
         companions: kinds to measure in the same pass, whose Readings ``finish`` is given.
         start: makes a Fold for one pass.
     """
@@ -152,10 +184,12 @@ class MeasurementRecipe:
     quantities: tuple[QuantitySpec, ...]
     start: Callable[[FoldContext], Fold]
     headline: str = ""
+    items: str = ""
     parameters: tuple[Parameter, ...] = ()
     takes_layers: bool = True
     takes_tokens: bool = True
     causal: bool = False
+    source: str = ""
     companions: tuple[str, ...] = ()
 
     def quantity(self, name: str) -> QuantitySpec | None:

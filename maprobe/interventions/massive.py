@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from typing import Literal
 
 from maprobe.cases import InterveneRequest, MeasureRequest
 from maprobe.errors import InterventionError
 from maprobe.readings import Reading, Scalar
-from maprobe.recipes import Edit, InterventionRecipe
+from maprobe.recipes import Edit, InterventionRecipe, Parameter
 
 __all__ = ["MASSIVE_ENTRIES"]
 
@@ -17,7 +17,7 @@ Record = Mapping[str, Scalar]
 
 
 def _edits(found: Reading, request: InterveneRequest, arm: Literal["edited", "control"]) -> tuple[Edit, ...]:
-    records = [record for record in found.records if record["arm"] == arm]
+    records = _chosen(found, dict(request.options).get("top", "all"), arm)
     values = _values(records, request, arm)
     return tuple(
         Edit(
@@ -29,6 +29,36 @@ def _edits(found: Reading, request: InterveneRequest, arm: Literal["edited", "co
         )
         for record, value in zip(records, values, strict=True)
     )
+
+
+def _chosen(found: Reading, top: object, arm: str) -> list[Record]:
+    """Return the entries of an arm, or those of the largest of each sequence.
+
+    Control entries come in the order of their distance from the median, as many at a token as there are massive ones;
+    where some of those are left alone, as many of the control entries at that token are.
+    """
+    records = [record for record in found.records if record["arm"] == arm]
+    if not isinstance(top, int):
+        return records
+    massive: dict[object, list[Record]] = defaultdict(list)
+    for record in found.records:
+        if record["arm"] == "edited":
+            massive[record["sequence"]].append(record)
+    kept = [
+        record
+        for entries in massive.values()
+        for record in sorted(entries, key=lambda record: -abs(_real(record, "value")))[:top]
+    ]
+    if arm == "edited":
+        return [record for record in records if any(record is one for one in kept)]
+    left = Counter((record["sequence"], record["position"]) for record in kept)
+    chosen = []
+    for record in records:
+        place = (record["sequence"], record["position"])
+        if left[place] > 0:
+            left[place] -= 1
+            chosen.append(record)
+    return chosen
 
 
 def _values(records: list[Record], request: InterveneRequest, arm: str) -> list[float]:
@@ -74,4 +104,12 @@ MASSIVE_ENTRIES = InterventionRecipe(
     locate=MeasureRequest(kind="massive", site="block.out"),
     at=("first-layer",),
     edits=_edits,
+    parameters=(
+        Parameter(
+            name="top",
+            schema={"anyOf": [{"type": "integer", "minimum": 1}, {"const": "all"}]},
+            default="all",
+            meaning="how many of them to edit in each sequence, the largest first, or all",
+        ),
+    ),
 )

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from maprobe.errors import MeasurementError
-from maprobe.readings import Quantity, Reading
+from maprobe.readings import Quantity, Reading, Scalar
 from maprobe.recipes import Batch, FoldContext, MeasurementRecipe, QuantitySpec, Tap
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ class _PerplexityFold:
     context: FoldContext
     total: float = 0.0
     targets: int = 0
+    records: list[dict[str, Scalar]] = field(default_factory=list)
 
     @property
     def taps(self) -> tuple[Tap, ...]:
@@ -36,11 +37,15 @@ class _PerplexityFold:
         # Chunks of rows, since the float32 copy of all logits of a long sequence would dwarf the model's own.
         rows = max(1, _CHUNK // value.shape[-1])
         targets = batch.ids[:, 1:]
-        for row in range(len(batch.sequences)):
+        for row, sequence in enumerate(batch.sequences):
+            total = 0.0
             for start in range(0, targets.shape[1], rows):
                 stop = min(start + rows, targets.shape[1])
                 losses = cross_entropy(value[row, start:stop].float(), targets[row, start:stop], reduction="none")
-                self.total += float(losses.double().sum())
+                total += float(losses.double().sum())
+            self.total += total
+            if count := targets.shape[1]:
+                self.records.append({"item": sequence, "loss": total / count, "targets": count})
         self.targets += targets.numel()
 
     def finish(self, companions: Mapping[str, Reading]) -> Reading:
@@ -58,6 +63,7 @@ class _PerplexityFold:
                 "loss": Quantity(name="loss", values=(loss,), unit="nats/token"),
                 "targets": Quantity(name="targets", values=(float(self.targets),), unit="tokens"),
             },
+            records=tuple(self.records),
         )
 
 
@@ -78,6 +84,7 @@ PERPLEXITY = MeasurementRecipe(
         QuantitySpec(name="targets", unit="tokens", meaning="tokens predicted: all but the first of a sequence"),
     ),
     headline="perplexity",
+    items="loss",
     takes_layers=False,
     takes_tokens=False,
     causal=True,

@@ -13,8 +13,10 @@ from maprobe.reading.grammar import (
     AXES,
     COMPARISONS,
     CONTROL_COMPARISONS,
+    CONTROL_PAIRED,
     FACT_SCHEMAS,
     LEVELS,
+    PAIRED,
     QUANTIFIERS,
 )
 from maprobe.reading.nodes import Node, frozen
@@ -56,10 +58,11 @@ def compared(recipe: MeasurementRecipe, *, control: bool) -> Yields:
     headline = recipe.quantity(recipe.headline)
     assert headline is not None, "only recipes with a headline are compared"
     names = {**COMPARISONS, **(CONTROL_COMPARISONS if control else {})}
+    paired = {**PAIRED, **(CONTROL_PAIRED if control else {})} if recipe.items else {}
     what = f"the comparison of {recipe.headline!r}" + ("" if control else " without a control arm")
-    return Yields(
-        what, {name: QuantitySpec(name=name, axes=headline.axes, meaning=meaning) for name, meaning in names.items()}
-    )
+    specs = [QuantitySpec(name=name, axes=headline.axes, meaning=meaning) for name, meaning in names.items()]
+    specs += [QuantitySpec(name=name, meaning=meaning) for name, meaning in paired.items()]
+    return Yields(what, {spec.name: spec for spec in specs})
 
 
 def expectation(node: Node, yields: Yields | None, context: Context) -> Expectation | None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from maprobe.cases import TASKS
 from maprobe.reading.faults import Leaf
 from maprobe.sites import TOKEN_CLASSES
 
@@ -16,6 +17,7 @@ __all__ = [
     "COMPARISONS",
     "CONTROL",
     "CONTROL_COMPARISONS",
+    "CONTROL_PAIRED",
     "DATE",
     "DECIDED_AT_COLLECTION",
     "FACT_SCHEMAS",
@@ -28,7 +30,9 @@ __all__ = [
     "MEASURE_KEYS",
     "NOT_IN_DEFAULTS",
     "NOT_IN_OVERRIDES",
+    "OF_ONE_SOURCE",
     "OVERRIDE_KEYS",
+    "PAIRED",
     "PARAMETER_NAME",
     "PLACEHOLDER",
     "PROBE_KEYS",
@@ -47,7 +51,8 @@ __all__ = [
 ]
 
 VERSIONS = (1,)
-SOURCES = ("text", "file", "jsonl", "corpus")
+SOURCES = ("text", "file", "jsonl", "choices", "corpus")
+OF_ONE_SOURCE = {"field": "jsonl", "task": "choices"}
 LEVELS = ("error", "warn", "info")
 AXES = {"layers": ("layer",), "heads": ("layer", "head")}
 BUILTIN_MARKS = ("skip", "skipif", "xfail", "parametrize", "usefixtures")
@@ -112,11 +117,13 @@ INPUT_KEYS = {
     "text": "a text, or a list of texts, one a sequence",
     "file": "path of a text file, from the folder of the probe file",
     "jsonl": "path of a file of JSON lines, from the folder of the probe file",
+    "choices": "path of a file of multiple-choice questions in JSON lines, from the folder of the probe file",
     "corpus": "name of a corpus",
     "field": "field that holds the text in each line of jsonl; left out, text",
-    "sequences": "how many sequences, or all; left out, the source's own number",
+    "task": "how the lines of choices are written; left out, plain",
+    "sequences": "how many sequences, or questions of choices, or all; left out, the source's own number",
     "length": "tokens in each sequence; left out, the source's own length",
-    "skip": "how many sequences to leave out at the head",
+    "skip": "how many sequences, or questions of choices, to leave out at the head",
     "bos": "what to do about the beginning-of-sequence token; left out, the source's own protocol",
 }
 _SEQUENCES: dict[str, Any] = {"anyOf": [{"type": "integer", "minimum": 1}, {"const": "all"}]}
@@ -130,6 +137,8 @@ INPUT_LEAVES = {
     "text": Leaf(_TEXTS, "a text, or a list of texts, none of them empty"),
     "file": Leaf(TEXT.schema, "a path"),
     "jsonl": Leaf(TEXT.schema, "a path"),
+    "choices": Leaf(TEXT.schema, "a path"),
+    "task": Leaf({"enum": list(TASKS)}),
     "field": Leaf(TEXT.schema, "the name of a field"),
     "sequences": Leaf(_SEQUENCES),
     "length": Leaf({"type": "integer", "minimum": 2}),
@@ -168,6 +177,16 @@ CONTROL_COMPARISONS = {
     "control.edited": "the headline quantity under the control intervention",
     "control.ratio": "control.edited / untouched",
     "control.difference": "control.edited - untouched",
+}
+PAIRED = {
+    "paired.mean": "mean over the items (questions, sequences) of edited - untouched",
+    "paired.low": "lower end of the bootstrap interval of that mean",
+    "paired.high": "upper end of it",
+}
+CONTROL_PAIRED = {
+    "control.paired.mean": "mean over the items of control.edited - untouched",
+    "control.paired.low": "lower end of the bootstrap interval of that mean",
+    "control.paired.high": "upper end of it",
 }
 
 _TEXT_FACT: dict[str, Any] = {"type": "string"}

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from maprobe.errors import did_you_mean
 from maprobe.reading.budget import Budget
 from maprobe.reading.faults import FaultList, in_words
-from maprobe.reading.grammar import PARAMETER_NAME, SLUG, SOURCES
+from maprobe.reading.grammar import OF_ONE_SOURCE, PARAMETER_NAME, SLUG, SOURCES
 from maprobe.reading.nodes import Node, rebased
 from maprobe.source import SourceMark
 
@@ -23,7 +23,7 @@ def merged(base: Mapping[str, Node], over: Mapping[str, Node]) -> dict[str, Node
     """Return the entries of ``base`` with those of ``over`` on top.
 
     ``inputs``, ``measure`` and ``intervene`` merge key by key, every other key is replaced whole. Inputs have one
-    source, so that a source in ``over`` takes the place of the one in ``base``.
+    source, so that a source in ``over`` takes the place of the one in ``base``, and of the keys that go with it alone.
     """
     result = {**base, **over}
     for name in MERGED_BY_KEY:
@@ -34,7 +34,8 @@ def merged(base: Mapping[str, Node], over: Mapping[str, Node]) -> dict[str, Node
         elif isinstance(over[name].value, dict):
             below = base[name].entries
             if name == "inputs" and any(source in over[name].entries for source in SOURCES):
-                below = {key: node for key, node in below.items() if key not in (*SOURCES, "field")}
+                replaced = {*SOURCES, *OF_ONE_SOURCE, *(["length"] if "choices" in over[name].entries else [])}
+                below = {key: node for key, node in below.items() if key not in replaced}
             result[name] = Node({**below, **over[name].entries}, over[name].mark, over[name].key)
     return result
 

@@ -6,7 +6,7 @@ import datetime
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from maprobe.cases import InterveneRequest, Override, Probe, Waiver
+from maprobe.cases import InputsRequest, InterveneRequest, Override, Probe, Waiver
 from maprobe.reading.clauses import Yields, compared, conditions, expectation, measured, severity
 from maprobe.reading.faults import FaultList, Leaf, allowed_keys, in_words, keys
 from maprobe.reading.grammar import (
@@ -17,6 +17,7 @@ from maprobe.reading.grammar import (
     NOT_IN_OVERRIDES,
     OVERRIDE_KEYS,
     SLUG,
+    SOURCES,
     TEXT,
     TRUTH,
     WAIVER_KEYS,
@@ -51,6 +52,7 @@ def read_probe(entries: Mapping[str, Node], heading: Heading, context: Context) 
     recipe = _recipe(entries, heading.mark, context)
     intervene = _intervene(entries, context)
     inputs = inputs_request(entries.get("inputs"), context)
+    _check_source(recipe, inputs, entries, heading.mark, faults)
     when = conditions(entries["when"], context) if "when" in entries else ()
     waiver = _waiver(entries["xfail"], faults) if "xfail" in entries else None
     told = {name: prose(entries.get(name), faults) for name in ("claim", "cite", "skip")}
@@ -95,6 +97,23 @@ def _recipe(entries: Mapping[str, Node], mark: SourceMark, context: Context) -> 
         context.faults.add(mark, "`measure` is missing, here and under `defaults`")
         return None
     return recipe_of(entries["measure"], context)
+
+
+def _check_source(
+    recipe: MeasurementRecipe | None,
+    inputs: InputsRequest,
+    entries: Mapping[str, Node],
+    mark: SourceMark,
+    faults: FaultList,
+) -> None:
+    """Hold the inputs to the source that a measurement needs; inputs that name none have a fault already."""
+    needed = recipe.source if recipe else ""
+    named = [source for source in SOURCES if source in entries["inputs"].entries] if "inputs" in entries else ["corpus"]
+    if recipe and needed and len(named) == 1 and inputs.source != needed:
+        place = entries["inputs"].mark if "inputs" in entries else mark
+        faults.add(
+            place, f"measurement {recipe.name!r} needs inputs of `{needed}`, and the source here is `{inputs.source}`"
+        )
 
 
 def _intervene(entries: Mapping[str, Node], context: Context) -> InterveneRequest | None:

@@ -16,6 +16,7 @@ from maprobe.reading.grammar import (
     INTERVENE_KEYS,
     LAYERS,
     MEASURE_KEYS,
+    OF_ONE_SOURCE,
     SET_VALUE,
     SET_WORDS,
     SOURCES,
@@ -62,21 +63,24 @@ def inputs_request(node: Node | None, context: Context) -> InputsRequest:
             context.faults.add(node.mark, f"{told}; allowed: exactly one of {', '.join(SOURCES)}")
         return InputsRequest()
     source = named[0]
-    if "field" in entries and source != "jsonl":
-        context.faults.add(
-            entries["field"].place, f"`field` belongs to `jsonl`, and the source is `{source}`; remove it"
-        )
+    for name, owner in OF_ONE_SOURCE.items():
+        if name in entries and source != owner:
+            told = f"`{name}` belongs to `{owner}`, and the source is `{source}`; remove it"
+            context.faults.add(entries[name].place, told)
+    if "length" in entries and source == "choices":
+        context.faults.add(entries["length"].place, "`length` would cut the options of `choices` short; remove it")
     value = _corpus(entries[source], context) if source == "corpus" else values[source]
     return InputsRequest(
         source=source,  # type: ignore[arg-type]
         value=(value,) if isinstance(value, str) else tuple(value or ()),
         text_field=values.get("field") or "text",
+        task=values.get("task") or "plain",
         sequences=values.get("sequences"),
         length=values.get("length"),
         skip=values.get("skip") or 0,
         bos=values.get("bos"),
         # Only where it decides what is read: probes in different folders share the pass over one corpus.
-        folder=context.folder if source in ("file", "jsonl") else "",
+        folder=context.folder if source in ("file", "jsonl", "choices") else "",
         mark=node.mark,
     )
 

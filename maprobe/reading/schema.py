@@ -154,10 +154,16 @@ class _Part:
         own quantities.
         """
         compared = {**grammar.COMPARISONS, **grammar.CONTROL_COMPARISONS}
+        paired = {**compared, **grammar.PAIRED, **grammar.CONTROL_PAIRED}
         kinds = {
-            kind: {**(compared if recipe.headline else {}), **{spec.name: spec.meaning for spec in recipe.quantities}}
+            kind: {
+                **((paired if recipe.items else compared) if recipe.headline else {}),
+                **{spec.name: spec.meaning for spec in recipe.quantities},
+            }
             for kind, recipe in self._registry.measurements.items()
         }
+        if any(recipe.items for recipe in self._registry.measurements.values()):
+            compared = paired
         every = {name: meaning for names in (compared, *kinds.values()) for name, meaning in names.items()}
         return {**kinds, "intervene": compared, "any": every}
 

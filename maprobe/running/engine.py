@@ -12,6 +12,7 @@ import torch
 
 from maprobe.errors import MaprobeError, MeasurementError
 from maprobe.judging import compare, judge, unanswered
+from maprobe.pairing import LEVEL
 from maprobe.planning import (
     InputSize,
     Plan,
@@ -220,7 +221,9 @@ class Engine:
         if planned.fault:
             raise MeasurementError(planned.fault)
         readings = {arm: self._reading(key, probe.measure) for arm, key in planned.arms.items()}
-        return compare(readings, self.registry.measurements[probe.measure.kind].headline)
+        recipe = self.registry.measurements[probe.measure.kind]
+        level = float(dict(probe.measure.options).get("level") or LEVEL)  # type: ignore[arg-type]
+        return compare(readings, recipe.headline, items=recipe.items, level=level)
 
     def _reading(self, key: RunKey, measure: MeasureRequest) -> Reading:
         if key not in self._outcomes:

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from typing import TYPE_CHECKING
 
 import torch
 
 from maprobe.errors import InputError, MeasurementError
+from maprobe.running.choices import read_questions, sequences_of
 from maprobe.running.texts import Passage, Texts, read_texts
 from maprobe.running.tokens import Frame, Ids, Vocabulary, frame
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
     from maprobe.cases import InputsRequest
     from maprobe.facts import CheckpointFacts
-    from maprobe.recipes import Corpus
+    from maprobe.recipes import Choice, Corpus
     from maprobe.sites import TokenSet
 
 __all__ = ["Inputs", "TokenBatch", "batches", "count_batches", "digest_of", "prepare"]
@@ -38,6 +39,7 @@ class Inputs:
         digest: sha256 of the sequences; see :func:`digest_of`.
         bos: the BOS policy and what it did, for example ``"auto: none added"``.
         vocabulary: the tokenizer that made them.
+        choices: the options that the sequences predict, where they are multiple-choice questions; else empty.
     """
 
     sequences: tuple[Ids, ...] = field(repr=False)
@@ -45,6 +47,7 @@ class Inputs:
     digest: str
     bos: str
     vocabulary: Vocabulary = field(repr=False, compare=False)
+    choices: tuple[Choice, ...] = field(default=(), repr=False)
 
     @property
     def tokens(self) -> int:
@@ -131,6 +134,8 @@ def prepare(
             f"beside its weights, or pass the tokenizer"
         )
     vocabulary = Vocabulary(tokenizer, facts.label)
+    if request.source == "choices":
+        return _questions(request, vocabulary, facts)
     texts = read_texts(request, corpora)
     if texts.length is not None:
         _check_length(texts.length, facts)
@@ -147,6 +152,28 @@ def prepare(
         digest=digest_of(sequences),
         bos=f"{texts.bos}: {around.told}{lost}",
         vocabulary=vocabulary,
+    )
+
+
+def _questions(request: InputsRequest, vocabulary: Vocabulary, facts: CheckpointFacts) -> Inputs:
+    questions, policy = read_questions(request), request.bos or "auto"
+    first = questions[0]
+    around = frame(policy, vocabulary, first.contexts[0] + first.options[0], first.place, stream=False)
+    if around.suffix:  # it would follow what a sequence is cut short of
+        told = f"{vocabulary.names(around.prefix)} at the start of each" if around.prefix else "none added"
+        around = replace(around, suffix=(), told=told)
+    sequences, choices = sequences_of(questions, vocabulary, around)
+    _check_length(max(map(len, sequences)), facts, hint="leave out the longest question")
+    _check_ids((*sequences, *(choice.ids for choice in choices)), facts)
+    count = f"{len(questions)} question{'' if len(questions) == 1 else 's'} of {request.value[0]}"
+    described = f"{count}, {len(choices)} options in {len(sequences)} x {_lengths(sequences)}"
+    return Inputs(
+        sequences=sequences,
+        description=f"{described} (skipping {request.skip})" if request.skip else described,
+        digest=digest_of(sequences),
+        bos=f"{policy}: {around.told}",
+        vocabulary=vocabulary,
+        choices=choices,
     )
 
 
@@ -249,12 +276,12 @@ def _chosen(texts: Texts, skip: int, there: int, each: str = "") -> range:
     return range(skip, skip + wanted)
 
 
-def _check_length(length: int, facts: CheckpointFacts) -> None:
+def _check_length(length: int, facts: CheckpointFacts, hint: str = "") -> None:
     limit = int(facts["max_position_embeddings"] or 0)
     if 0 < limit < length:
         raise InputError(
             f"a sequence of {length} tokens is longer than {facts.label} was made for (max_position_embeddings: "
-            f"{limit}); write `length: {limit}` or less"
+            f"{limit}); {hint or f'write `length: {limit}` or less'}"
         )
 
 
@@ -269,12 +296,16 @@ def _check_ids(sequences: Iterable[Ids], facts: CheckpointFacts) -> None:
 
 
 def _described(texts: Texts, sequences: Sequence[Ids], skip: int) -> str:
-    shortest, longest = min(map(len, sequences)), max(map(len, sequences))
-    lengths = f"{longest}" if shortest == longest else f"{shortest} to {longest}"
-    tokens = f"{lengths} token{'s' if longest > 1 else ''}"
+    tokens = _lengths(sequences)
     count = len(sequences)
     if texts.name:
         described = f"{count} x {tokens} of {texts.name}"
     else:
         described = f"{count} text{'s' if count > 1 else ''} of {tokens}"
     return f"{described} (skipping {skip})" if skip else described
+
+
+def _lengths(sequences: Sequence[Ids]) -> str:
+    shortest, longest = min(map(len, sequences)), max(map(len, sequences))
+    lengths = f"{longest}" if shortest == longest else f"{shortest} to {longest}"
+    return f"{lengths} token{'s' if longest > 1 else ''}"

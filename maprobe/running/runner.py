@@ -71,6 +71,7 @@ def _context(measure: MeasureRequest, subject: Subject, inputs: Inputs, memo: di
         depth=depth,
         facts=subject.loaded.facts,
         sequences=len(inputs.sequences),
+        choices=inputs.choices,
         memo=memo,
     )
 

@@ -12,7 +12,7 @@ from maprobe.cases import BosPolicy, InputsRequest
 from maprobe.errors import InputError, MaprobeError, allowed_names, did_you_mean
 from maprobe.recipes import Corpus
 
-__all__ = ["LINE_JOIN", "Passage", "Texts", "read_texts"]
+__all__ = ["LINE_JOIN", "Passage", "Texts", "check_characters", "check_numbers", "json_lines", "read_texts"]
 
 # Between the texts of a JSONL file that are cut as one stream; the papers join documents in the same way.
 LINE_JOIN = "\n\n"
@@ -57,7 +57,7 @@ def read_texts(request: InputsRequest, corpora: Mapping[str, Corpus]) -> Texts:
     Raises:
         InputError: a file or corpus cannot be read, or a number of the request is out of range.
     """
-    _check_numbers(request)
+    check_numbers(request)
     if request.source == "corpus":
         return _corpus(request, corpora)
     if request.source == "text":
@@ -68,11 +68,11 @@ def read_texts(request: InputsRequest, corpora: Mapping[str, Corpus]) -> Texts:
         passages = [Passage(_read(request), f"text file {name}")]
     else:
         name = request.value[0]
-        passages = list(_json_lines(request))
+        passages = list(_texts_of_lines(request))
     if not passages:
         raise InputError(f"{name or 'the list of texts'} holds no text; allowed: at least one")
     for passage in passages:
-        _check_characters(passage)
+        check_characters(passage)
     stream = request.length is not None and request.source != "text"
     if stream and len(passages) > 1:
         passages = [Passage(LINE_JOIN.join(passage.text for passage in passages), f"JSONL file {name}")]
@@ -86,14 +86,24 @@ def read_texts(request: InputsRequest, corpora: Mapping[str, Corpus]) -> Texts:
     )
 
 
-def _check_numbers(request: InputsRequest) -> None:
+def check_numbers(request: InputsRequest) -> None:
+    """Refuse numbers that are out of range, which only requests made in Python can hold.
+
+    Raises:
+        InputError: one of them is.
+    """
     numbers = (("length", request.length, 1), ("sequences", request.sequences, 1), ("skip", request.skip, 0))
     for name, number, least in numbers:
         if isinstance(number, int) and number < least:
             raise InputError(f"`{name}: {number}` is not allowed for inputs; allowed: {least} or more")
 
 
-def _check_characters(passage: Passage) -> None:
+def check_characters(passage: Passage) -> None:
+    """Refuse a text that no tokenizer reads.
+
+    Raises:
+        InputError: it holds half a surrogate pair.
+    """
     try:
         passage.text.encode()
     except UnicodeEncodeError as error:
@@ -109,7 +119,7 @@ def _corpus(request: InputsRequest, corpora: Mapping[str, Corpus]) -> Texts:
         raise InputError(f"no corpus is named {name!r}{did_you_mean(name, corpora)}; allowed: {allowed_names(corpora)}")
     corpus = corpora[name]
     passage = Passage(_load(corpus), f"corpus {name}")
-    _check_characters(passage)
+    check_characters(passage)
     return Texts(
         name=name,
         passages=(passage,),
@@ -172,8 +182,13 @@ def _neighbour(path: Path) -> str:
     return did_you_mean(path.name, names)
 
 
-def _json_lines(request: InputsRequest) -> Iterator[Passage]:
-    path, field = Path(request.folder) / request.value[0], request.text_field
+def json_lines(request: InputsRequest) -> Iterator[tuple[int, str, object]]:
+    """Yield the number of each line of a file that is not blank, its place in words, and what it holds.
+
+    Raises:
+        InputError: the file cannot be read, or a line is not JSON.
+    """
+    path = Path(request.folder) / request.value[0]
     # Not splitlines(): JSON strings may hold other line separators, such as U+2028.
     for number, line in enumerate(_read(request).split("\n"), 1):
         if not line.strip():
@@ -187,6 +202,12 @@ def _json_lines(request: InputsRequest) -> Iterator[Passage]:
             ) from None
         except (ValueError, RecursionError) as error:
             raise InputError(f"{place} cannot be read as JSON: {error}; allowed: one JSON object a line") from None
+        yield number, place, record
+
+
+def _texts_of_lines(request: InputsRequest) -> Iterator[Passage]:
+    field = request.text_field
+    for _, place, record in json_lines(request):
         if not isinstance(record, dict):
             raise InputError(f"{place} is not a JSON object; allowed: one object a line, with the text under {field!r}")
         if field not in record:

@@ -23,7 +23,7 @@ FLOORS: list[tuple[str, list[str]]] = [
     ),
     ("1 reading", ["reading"]),
     ("2 recipes", ["expectations", "architectures", "corpora", "measurements", "interventions"]),
-    ("3 thinking", ["planning", "judging"]),
+    ("3 thinking", ["planning", "judging", "pairing"]),
     ("4 running", ["running"]),
     ("5 reporting", ["reporting"]),
     (
