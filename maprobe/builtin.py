@@ -8,11 +8,20 @@ from maprobe.architectures import ARCHITECTURES
 from maprobe.corpora import CORPORA
 from maprobe.expectations import OPERATORS
 from maprobe.interventions.massive import MASSIVE_ENTRIES
+from maprobe.measurements.accuracy import ACCURACY
 from maprobe.measurements.attention import CONCENTRATION
+from maprobe.measurements.carriers import CARRIERS
+from maprobe.measurements.constancy import CONSTANCY
 from maprobe.measurements.finite import FINITE
+from maprobe.measurements.implicit_bias import BIAS
+from maprobe.measurements.layerwise import LAYERWISE
 from maprobe.measurements.magnitude import MAGNITUDE
 from maprobe.measurements.massive import MASSIVE
+from maprobe.measurements.normalisation import NORMS
+from maprobe.measurements.outliers import OUTLIERS
 from maprobe.measurements.perplexity import PERPLEXITY
+from maprobe.measurements.published import PUBLISHED
+from maprobe.measurements.sinks import SINK
 from maprobe.recipes import (
     Architecture,
     Corpus,
@@ -29,7 +38,22 @@ __all__ = ["builtin_registry"]
 
 def pytest_maprobe_measurements() -> Iterable[MeasurementRecipe]:
     """Bring our measurements."""
-    return (MAGNITUDE, MASSIVE, PERPLEXITY, CONCENTRATION, FINITE)
+    return (
+        MAGNITUDE,
+        MASSIVE,
+        LAYERWISE,
+        CARRIERS,
+        CONSTANCY,
+        OUTLIERS,
+        PERPLEXITY,
+        ACCURACY,
+        CONCENTRATION,
+        SINK,
+        NORMS,
+        BIAS,
+        FINITE,
+        PUBLISHED,
+    )
 
 
 def pytest_maprobe_interventions() -> Iterable[InterventionRecipe]:

@@ -152,7 +152,7 @@ def top_entries(reading: Reading) -> Grid | None:
             "yes" if record["massive"] else "no",
         )
         for record in reading.records
-        if record["layer"] in massive
+        if massive and record["layer"] in massive
     )
     headers = ("layer", "rank", "value", "sequence", "token", "dim", "ratio", "strict")
     numeric = frozenset({"layer", "rank", "value", "sequence", "dim", "ratio"})

@@ -39,7 +39,7 @@ def minilm() -> LoadedCheckpoint:
 @pytest.fixture(scope="session")
 def shipped(smollm2: LoadedCheckpoint) -> PropertyReport:
     """The shipped suite on the default checkpoint, run once."""
-    return check(smollm2.model, smollm2.tokenizer, PROBES, label="smollm2-135m")
+    return check(smollm2.model, smollm2.tokenizer, PROBES / "massive_activations", label="smollm2-135m")
 
 
 @pytest.fixture(scope="session")

@@ -90,6 +90,7 @@ class TestValues:
             recipes.QuantitySpec,
             recipes.Parameter,
             recipes.FoldContext,
+            recipes.Choice,
             recipes.Tap,
             recipes.InterventionRecipe,
             recipes.Edit,

@@ -10,7 +10,7 @@ from pages import Section, columns, names, page, whole_file
 from maprobe.builtin import builtin_registry
 from maprobe.measurements.finite import LARGEST_FINITE
 from maprobe.measurements.survey import ABSOLUTE, RELATIVE
-from maprobe.reading.grammar import COMPARISONS, CONTROL_COMPARISONS
+from maprobe.reading.grammar import COMPARISONS, CONTROL_COMPARISONS, CONTROL_PAIRED, PAIRED
 from maprobe.reading.parsing import parse_text
 from maprobe.recipes import InterventionRecipe, MeasurementRecipe
 
@@ -77,7 +77,8 @@ def test_the_table_of_quantities_is_that_of_the_recipe(recipe: MeasurementRecipe
 @interventions
 def test_the_table_of_an_intervention_is_that_of_the_comparison(recipe: InterventionRecipe) -> None:
     told = [names(cell) for cell in columns(part(recipe, "Quantities").table(), 0)]
-    assert sorted([name] for name in (*COMPARISONS, *CONTROL_COMPARISONS)) == sorted(told)
+    compared = (*COMPARISONS, *CONTROL_COMPARISONS, *PAIRED, *CONTROL_PAIRED)
+    assert sorted([name] for name in compared) == sorted(told)
 
 
 @recipes

@@ -110,7 +110,12 @@ def test_a_table_of_keys_lists_those_of_the_format(title: str, depth: int, keys:
 def test_the_comparisons_are_those_of_the_code() -> None:
     text = section("Intervene and control").text
     table = Section("comparisons", text[text.index("| quantity |") :].splitlines()).table()
-    assert {*grammar.COMPARISONS, *grammar.CONTROL_COMPARISONS} == {*listed(table)}
+    assert {
+        *grammar.COMPARISONS,
+        *grammar.CONTROL_COMPARISONS,
+        *grammar.PAIRED,
+        *grammar.CONTROL_PAIRED,
+    } == {*listed(table)}
 
 
 def test_the_bos_policies_are_those_of_the_code() -> None:
