@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from maprobe.measurements.massive import unattended
 from maprobe.measurements.survey import ratio, survey
 from maprobe.readings import Axis, Quantity, Reading
 from maprobe.recipes import Batch, FoldContext, MeasurementRecipe, Parameter, QuantitySpec, Tap
@@ -116,12 +117,8 @@ class _BiasFold:
             return Reading(kind="attention.bias", absent=massive.absent)
         layers = tuple(sorted(self.totals))
         if not layers:
-            first, last = int(massive["first_layer"].value), int(massive["last_layer"].value)
-            return Reading(
-                kind="attention.bias",
-                absent=f"none of the layers asked for attends to a massive activation; those are layers {first + 1}.."
-                f"{min(last + 1, self.context.depth)}, with more than {self._burn_in} tokens",
-            )
+            reason = f"{unattended(massive, self.context.depth)}, with more than {self._burn_in} tokens"
+            return Reading(kind="attention.bias", absent=reason)
         means = {layer: [total / self.counts[layer] for total in self.totals[layer]] for layer in layers}
         axis = (Axis("layer", layers),)
         names = (*(f"{part}_variation" for part in _PARTS), "bias_share")

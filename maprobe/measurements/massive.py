@@ -15,7 +15,7 @@ from maprobe.recipes import Batch, FoldContext, MeasurementRecipe, QuantitySpec,
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["MASSIVE"]
+__all__ = ["MASSIVE", "unattended"]
 
 
 @dataclass
@@ -100,6 +100,18 @@ class _MassiveFold:
             records=tuple(self.records),
             notes=notes,
         )
+
+
+def unattended(massive: Reading, depth: int) -> str:
+    """Say that none of the blocks asked for takes in a massive activation, and which ones do.
+
+    Args:
+        massive: a Reading of this measurement that is not absent.
+        depth: number of blocks.
+    """
+    # A block attends to what the one before it gave out.
+    first, last = (int(massive[name].value) + 1 for name in ("first_layer", "last_layer"))
+    return f"none of the layers asked for attends to a massive activation; those are layers {first}..{min(last, depth)}"
 
 
 def _near_median(hidden: torch.Tensor, hits: tuple[Entry, ...], median: float) -> tuple[Entry, ...]:

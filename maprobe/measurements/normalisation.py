@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from maprobe.measurements.massive import unattended
 from maprobe.measurements.survey import Entry, ratio, survey
 from maprobe.readings import Axis, Quantity, Reading
 from maprobe.recipes import Batch, FoldContext, MeasurementRecipe, QuantitySpec, Tap
@@ -107,9 +108,7 @@ class _NormsFold:
         if massive.absent is not None:
             return Reading(kind="attention.norms", absent=massive.absent)
         if not self.sums:
-            first, last = int(massive["first_layer"].value) + 1, int(massive["last_layer"].value) + 1
-            reason = f"none of the layers asked for attends to a massive activation; those are layers {first}..{last}"
-            return Reading(kind="attention.norms", absent=reason)
+            return Reading(kind="attention.norms", absent=unattended(massive, self.context.depth))
         layers = tuple(sorted(self.sums))
         axes = (Axis("layer", layers),)
         values = {f"{name}_ratio": [self.sums[layer].ratio(name) for layer in layers] for name in _SITES.values()}
