@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from maprobe.errors import MeasurementError
-from maprobe.measurements.survey import Entry, nothing_massive, ratio, survey
+from maprobe.measurements.survey import Entry, known, nearer, nothing_massive
 from maprobe.readings import Place, Quantity, Reading, Scalar
 from maprobe.recipes import Batch, FoldContext, MeasurementRecipe, QuantitySpec, Tap
 
@@ -33,15 +31,9 @@ class _MassiveFold:
     def observe(self, tap: Tap, value: torch.Tensor, batch: Batch, *, query: int = 0) -> None:
         del query
         for row, sequence in enumerate(batch.sequences):
-            found = survey(value[row], tap, sequence, self.context.memo)
-            if math.isnan(found.median):
-                raise MeasurementError(
-                    f"layer {tap.layer} holds entries that are not finite (sequence {sequence}), so what is massive "
-                    f"cannot be said; a probe of kind `finite` tells where activations stop being finite"
-                )
+            found = known(value[row], tap, sequence, self.context.memo)
             if not found.hits:
-                peak = abs(found.top[0].value)
-                self.nearest = max(self.nearest, (tap.layer, peak, ratio(peak, found.median)), key=lambda near: near[2])
+                self.nearest = nearer(self.nearest, tap.layer, found)
                 continue
             self.last = max(self.last, tap.layer)
             if sequence in self.first:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from maprobe.errors import MeasurementError
-from maprobe.measurements.survey import nothing_massive, ratio, survey
+from maprobe.measurements.survey import nothing_massive, ratio, survey, unknown
 from maprobe.reading.cards import Card, Figure, find_card, located
 from maprobe.readings import Quantity, Reading, Scalar
 from maprobe.recipes import Batch, FoldContext, MeasurementRecipe, Parameter, QuantitySpec, Tap
@@ -93,10 +93,7 @@ class _PublishedFold:
             reason = f"{card.file} has no published figure of massive activations{setting}"
             return Reading(kind="published", absent=reason)
         if self.broken:
-            raise MeasurementError(
-                f"layer {self.broken[0]} holds entries that are not finite (sequence {self.broken[1]}), so what is "
-                f"massive cannot be said; a probe of kind `finite` tells where activations stop being finite"
-            )
+            raise MeasurementError(unknown(*self.broken))
         _require_same_shape(card, published.values(), depth=self.context.depth, width=int(facts["hidden_size"]))
         values = {name: figure.value for name, figure in published.items()}
         return Reading(

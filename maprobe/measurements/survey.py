@@ -10,12 +10,26 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from maprobe.errors import MeasurementError
+
 if TYPE_CHECKING:
     import torch
 
     from maprobe.recipes import Tap
 
-__all__ = ["ABSOLUTE", "RELATIVE", "Entry", "Survey", "largest", "lower_median", "nothing_massive", "survey"]
+__all__ = [
+    "ABSOLUTE",
+    "RELATIVE",
+    "Entry",
+    "Survey",
+    "known",
+    "largest",
+    "lower_median",
+    "nearer",
+    "nothing_massive",
+    "survey",
+    "unknown",
+]
 
 ABSOLUTE = 100.0
 RELATIVE = 1000.0
@@ -76,6 +90,32 @@ def survey(hidden: torch.Tensor, tap: Tap, sequence: int, memo: dict[Any, Any]) 
         memo[key] = _survey(hidden.float())
     found: Survey = memo[key]
     return found
+
+
+def known(hidden: torch.Tensor, tap: Tap, sequence: int, memo: dict[Any, Any]) -> Survey:
+    """Survey one sequence's hidden state where nothing can be said of one that is not finite.
+
+    Raises:
+        MeasurementError: an entry is not finite.
+    """
+    found = survey(hidden, tap, sequence, memo)
+    if math.isnan(found.median):
+        raise MeasurementError(unknown(tap.layer, sequence))
+    return found
+
+
+def unknown(layer: int, sequence: int) -> str:
+    """Say that a hidden state is not finite, so that nothing can be said of what is massive in it."""
+    return (
+        f"layer {layer} holds entries that are not finite (sequence {sequence}), so what is massive cannot be said; a "
+        f"probe of kind `finite` tells where activations stop being finite"
+    )
+
+
+def nearer(nearest: tuple[int, float, float], layer: int, found: Survey) -> tuple[int, float, float]:
+    """Return the nearer to being massive of two layers, as :func:`nothing_massive` takes it."""
+    peak = abs(found.top[0].value)
+    return max(nearest, (layer, peak, ratio(peak, found.median)), key=lambda near: near[2])
 
 
 def _survey(hidden: torch.Tensor) -> Survey:
