@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from maprobe.edits import AnyEdit, AttentionWindow, Edit, TokenEdit, WeightEdit
 from maprobe.errors import MaprobeError
 from maprobe.readings import Axis, Place, Quantity, Reading
 from maprobe.recipes import (
@@ -14,7 +15,6 @@ from maprobe.recipes import (
     Batch,
     Choice,
     Corpus,
-    Edit,
     Fold,
     FoldContext,
     InterventionRecipe,
@@ -39,7 +39,9 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "AnyEdit",
     "Architecture",
+    "AttentionWindow",
     "Axis",
     "Batch",
     "Choice",
@@ -61,7 +63,9 @@ __all__ = [
     "Renderer",
     "Status",
     "Tap",
+    "TokenEdit",
     "Verdict",
+    "WeightEdit",
     "check",
 ]
 

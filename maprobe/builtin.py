@@ -7,7 +7,9 @@ from collections.abc import Iterable
 from maprobe.architectures import ARCHITECTURES
 from maprobe.corpora import CORPORA
 from maprobe.expectations import OPERATORS
+from maprobe.interventions.attention_window import ATTENTION_WINDOW
 from maprobe.interventions.massive import MASSIVE_ENTRIES
+from maprobe.interventions.super_weight import SUPER_WEIGHT
 from maprobe.measurements.accuracy import ACCURACY
 from maprobe.measurements.attention import CONCENTRATION
 from maprobe.measurements.carriers import CARRIERS
@@ -22,6 +24,7 @@ from maprobe.measurements.outliers import OUTLIERS
 from maprobe.measurements.perplexity import PERPLEXITY
 from maprobe.measurements.published import PUBLISHED
 from maprobe.measurements.sinks import SINK
+from maprobe.measurements.super_weights import SUPER_WEIGHTS
 from maprobe.recipes import (
     Architecture,
     Corpus,
@@ -51,6 +54,7 @@ def pytest_maprobe_measurements() -> Iterable[MeasurementRecipe]:
         SINK,
         NORMS,
         BIAS,
+        SUPER_WEIGHTS,
         FINITE,
         PUBLISHED,
     )
@@ -58,7 +62,7 @@ def pytest_maprobe_measurements() -> Iterable[MeasurementRecipe]:
 
 def pytest_maprobe_interventions() -> Iterable[InterventionRecipe]:
     """Bring our interventions."""
-    return (MASSIVE_ENTRIES,)
+    return (MASSIVE_ENTRIES, SUPER_WEIGHT, ATTENTION_WINDOW)
 
 
 def pytest_maprobe_expectations() -> Iterable[Operator]:

@@ -90,18 +90,18 @@ class InterveneRequest:
     """An intervention as asked for.
 
     Attributes:
-        target: name of the intervention recipe, which finds the entries to edit.
-        at: where along the depth; the recipe says what is allowed.
-        set: ``zero``, ``mean`` or ``value``.
+        target: name of the intervention recipe, which finds what to edit.
+        at: where along the depth: a word that the recipe allows, or the number of a layer.
+        set: ``zero``, ``mean`` or ``value``; empty for a target that sets nothing.
         value: the value to set, for ``value`` only.
-        control: ``median`` (as many entries of near-median size) or ``none``.
+        control: the control arm (``median`` is as many entries of near-median size), or ``none``.
     """
 
     target: str
-    at: str = "first-layer"
-    set: Literal["zero", "mean", "value"] = "zero"
+    at: str | int = "first-layer"
+    set: Literal["zero", "mean", "value", ""] = "zero"
     value: float | None = None
-    control: Literal["median", "none"] = "median"
+    control: str = "median"
     options: Options = ()
     mark: SourceMark | None = field(default=None, compare=False, repr=False)
 

@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     import pytest
 
     from maprobe.cases import MeasureRequest
+    from maprobe.edits import AnyEdit
     from maprobe.planning import Run
     from maprobe.readings import Reading
     from maprobe.recipes import (
         Architecture,
         Corpus,
-        Edit,
         InterventionRecipe,
         MeasurementRecipe,
         Operator,
@@ -88,12 +88,12 @@ def pytest_maprobe_load_checkpoint(
 
 @hookspec(firstresult=True)
 def pytest_maprobe_execute_run(
-    config: pytest.Config, run: Run, subject: Subject, inputs: Inputs, edits: tuple[Edit, ...]
+    config: pytest.Config, run: Run, subject: Subject, inputs: Inputs, edits: tuple[AnyEdit, ...]
 ) -> Mapping[MeasureRequest, Reading] | None:
     """Make one pass and return a Reading for each of ``run.measures``, or None. The first result wins.
 
-    ``edits`` are to be made to the residual stream while ``inputs`` pass through ``subject``; they are empty for the
-    untouched pass. Readings without circumstances are given those of the run.
+    ``edits`` are to be made to the model or its residual stream while ``inputs`` pass through ``subject``; they are
+    empty for the untouched pass. Readings without circumstances are given those of the run.
     """
 
 

@@ -6,14 +6,14 @@ input gets one pass more, which depends on what the untouched pass located.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from maprobe.cases import Case, Condition, InputsRequest, InterveneRequest, MeasureRequest, Options, Probe
-from maprobe.errors import MaprobeError, MeasurementError, PlanError
+from maprobe.cases import Case, InputsRequest, InterveneRequest, MeasureRequest, Options, Probe
+from maprobe.errors import MaprobeError, PlanError
 from maprobe.facts import CheckpointFacts
-from maprobe.recipes import MeasurementRecipe, Operator
+from maprobe.recipes import MeasurementRecipe
 from maprobe.registry import Registry
 from maprobe.sites import SITES, LayerRange
 
@@ -30,7 +30,6 @@ __all__ = [
     "located_by",
     "make_plan",
     "merged",
-    "settle",
 ]
 
 Arm = Literal["untouched", "edited", "control"]
@@ -48,11 +47,12 @@ class EditRequest:
     arm: Literal["edited", "control"]
 
     def __str__(self) -> str:
-        how = f"= {self.intervene.value:g}" if self.intervene.value is not None else f"= {self.intervene.set}"
+        how = f" = {self.intervene.value:g}" if self.intervene.value is not None else f" = {self.intervene.set}"
         # Parameters that are `all` say nothing, as do layers and tokens.
         options = [f"{name}={value}" for name, value in self.intervene.options if value != "all"]
-        what = " ".join([self.intervene.target, *options, "at", self.intervene.at])
-        return f"{what} {how}" if self.arm == "edited" else f"control of ({what} {how})"
+        at = f"layer {self.intervene.at}" if isinstance(self.intervene.at, int) else self.intervene.at
+        what = " ".join([self.intervene.target, *options, "at", at]) + (how if self.intervene.set else "")
+        return what if self.arm == "edited" else f"control of ({what})"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -184,65 +184,6 @@ def describe(measure: MeasureRequest) -> str:
     return " ".join(parts)
 
 
-def settle(case: Case, facts: CheckpointFacts, registry: Registry) -> PlannedCase:
-    """Choose the override, answer ``when``, and find what is wrong with the measurement before it is tried."""
-    probe, because = case.probe, ""
-    for override in case.probe.overrides:
-        if not _excluded(override.when, facts, registry.operators):
-            probe, because = override.probe, override.because
-            break
-    inapplicable = _excluded(case.probe.when, facts, registry.operators)
-    untouched = RunKey(checkpoint=case.checkpoint, inputs=probe.inputs)
-    arms: dict[Arm, RunKey] = {"untouched": untouched}
-    if probe.intervene is not None:
-        # The control is the same pass whatever is written beside it, so it is keyed without that word.
-        intervene = replace(probe.intervene, control="median")
-        arms["edited"] = replace(untouched, edit=EditRequest(intervene=intervene, arm="edited"))
-        if probe.intervene.control != "none":
-            arms["control"] = replace(untouched, edit=EditRequest(intervene=intervene, arm="control"))
-    try:
-        recipe = registry.measurements.find(probe.measure.kind, MeasurementError)
-        _check(recipe, probe.measure, facts)
-        fault = ""
-    except MaprobeError as error:
-        fault = str(error)
-    return PlannedCase(case=case, probe=probe, because=because, inapplicable=inapplicable, fault=fault, arms=arms)
-
-
-def _check(recipe: MeasurementRecipe, measure: MeasureRequest, facts: CheckpointFacts) -> None:
-    if recipe.causal and not facts["causal"]:
-        raise MeasurementError(
-            f"{recipe.name} needs a causal language model, and {facts.label} ({facts['model_type']}) is none; "
-            f"restrict the probe with `when: {{causal: true}}`"
-        )
-    if SITES[measure.site].per_layer:
-        measure.layers.resolve(int(facts["num_hidden_layers"]), site=measure.site)
-
-
-def _excluded(conditions: Iterable[Condition], facts: CheckpointFacts, operators: Mapping[str, Operator]) -> str:
-    """Return the first condition that does not hold, in words; empty if all hold."""
-    for condition in conditions:
-        actual = facts[condition.fact]
-        operator = operators[condition.operator]
-        values = actual if isinstance(actual, list | tuple) else (actual,)
-        if not any(_holds(operator, value, condition.bound) for value in values):
-            return f"needs {condition.fact} {operator.words(condition.bound)}; here it is {_words(actual)}"
-    return ""
-
-
-def _holds(operator: Operator, value: object, bound: object) -> bool:
-    if isinstance(bound, str) != isinstance(value, str) and not isinstance(bound, tuple):
-        return False
-    try:
-        return operator.holds(value, bound)
-    except TypeError:
-        return False
-
-
-def _words(value: object) -> str:
-    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
-
-
 def make_plan(
     settled: Sequence[PlannedCase],
     registry: Registry,
@@ -268,8 +209,9 @@ def make_plan(
             continue
         probe = planned.probe
         untouched = needs.setdefault(planned.arms["untouched"], {})
-        if probe.intervene is not None:
-            untouched[located_by(probe.intervene.target, registry)] = None
+        locating = located_by(probe.intervene, registry) if probe.intervene is not None else None
+        if locating is not None:
+            untouched[locating] = None
         if planned.fault:
             continue
         wanted = [probe.measure]
@@ -289,10 +231,17 @@ def companion_request(kind: str, registry: Registry) -> MeasureRequest:
     return MeasureRequest(kind=kind, site=recipe.sites[0], layers=LayerRange(), options=_options(recipe))
 
 
-def located_by(target: str, registry: Registry) -> MeasureRequest:
-    """Return the request by which an intervention finds its entries, with every parameter that it leaves out."""
-    locate = registry.interventions[target].locate
-    given = dict(locate.options)
+def located_by(intervene: InterveneRequest, registry: Registry) -> MeasureRequest | None:
+    """Return the request by which an intervention finds what to edit, with every parameter that it leaves out.
+
+    None where it has to find nothing.
+    """
+    recipe = registry.interventions[intervene.target]
+    locate = recipe.locate
+    if locate is None:
+        return None
+    asked = {"at": intervene.at, **dict(intervene.options)}
+    given = {**dict(locate.options), **{name: asked[name] for name in recipe.handed}}
     defaults = _options(registry.measurements[locate.kind])
     return replace(locate, options=tuple((name, given.get(name, default)) for name, default in defaults))
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from maprobe.cases import BosPolicy, InterveneRequest, MeasureRequest
+from maprobe.edits import AnyEdit
 from maprobe.facts import CheckpointFacts
 from maprobe.readings import Reading
 from maprobe.sites import TokenSet
@@ -23,7 +24,6 @@ __all__ = [
     "Batch",
     "Choice",
     "Corpus",
-    "Edit",
     "Fold",
     "FoldContext",
     "InterventionRecipe",
@@ -198,35 +198,35 @@ class MeasurementRecipe:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Edit:
-    """Set one entry of one sequence's residual stream to a value. All numbers count from 0 but the layer."""
-
-    layer: int
-    sequence: int
-    position: int
-    dim: int
-    value: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class InterventionRecipe:
     """A kind of intervention: what it looks for in the untouched pass, and the edits that follow from it.
 
     Attributes:
         name: the ``target`` in probe files.
         summary: one sentence.
-        locate: the measurement that finds the entries, made in the untouched pass over the same inputs. If its
-            Reading is absent, so is every case that depends on it, and no further pass is spent.
+        locate: the measurement that finds what to edit, made in the untouched pass over the same inputs. If its
+            Reading is absent, so is every case that depends on it, and no further pass is spent. None where nothing has
+            to be found.
+        edits: turns what was found (None where nothing had to be) into edits, for the arm asked about or for its
+            control arm.
         at: allowed values of ``at``; the first is the default.
-        edits: turns what was found into edits, for the arm asked about or for its control arm.
+        at_layer: whether ``at`` may also be the number of a layer.
+        sets: allowed values of ``set``; the first is the default. Empty where there is nothing to set.
+        controls: allowed values of ``control``, besides ``none``; the first is the default.
+        handed: which of ``at`` and its own parameters are handed on to the measurement that locates, under the same
+            name.
         parameters: its own keys under ``intervene``.
     """
 
     name: str
     summary: str
-    locate: MeasureRequest
+    locate: MeasureRequest | None
+    edits: Callable[[Reading | None, InterveneRequest, Literal["edited", "control"]], tuple[AnyEdit, ...]]
     at: tuple[str, ...]
-    edits: Callable[[Reading, InterveneRequest, Literal["edited", "control"]], tuple[Edit, ...]]
+    at_layer: bool = False
+    sets: tuple[Literal["zero", "mean", "value"], ...] = ("zero", "mean", "value")
+    controls: tuple[str, ...] = ("median",)
+    handed: tuple[str, ...] = ()
     parameters: tuple[Parameter, ...] = ()
 
 

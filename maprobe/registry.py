@@ -100,7 +100,8 @@ class Registry:
             for kind in measurement.companions:
                 self._lean(self.measurements, measurement.name, kind)
         for intervention in self.interventions.values():
-            self._lean(self.interventions, intervention.name, intervention.locate.kind)
+            if intervention.locate is not None:
+                self._lean(self.interventions, intervention.name, intervention.locate.kind)
 
     def _lean(self, shelf: Shelf[Any], name: str, kind: str) -> None:
         if kind not in self.measurements:

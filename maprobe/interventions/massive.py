@@ -1,4 +1,4 @@
-"""``massive``: edit the massive activations where they first appear (arXiv:2402.17762, section 3)."""
+"""``massive``: edit the massive activations of one layer (arXiv:2402.17762, section 3)."""
 
 from __future__ import annotations
 
@@ -7,16 +7,18 @@ from collections.abc import Mapping
 from typing import Literal
 
 from maprobe.cases import InterveneRequest, MeasureRequest
+from maprobe.edits import Edit
 from maprobe.errors import InterventionError
 from maprobe.readings import Reading, Scalar
-from maprobe.recipes import Edit, InterventionRecipe, Parameter
+from maprobe.recipes import InterventionRecipe, Parameter
 
 __all__ = ["MASSIVE_ENTRIES"]
 
 Record = Mapping[str, Scalar]
 
 
-def _edits(found: Reading, request: InterveneRequest, arm: Literal["edited", "control"]) -> tuple[Edit, ...]:
+def _edits(found: Reading | None, request: InterveneRequest, arm: Literal["edited", "control"]) -> tuple[Edit, ...]:
+    assert found is not None, "massive activations are located first"
     records = _chosen(found, dict(request.options).get("top", "all"), arm)
     values = _values(records, request, arm)
     return tuple(
@@ -100,9 +102,11 @@ def _real(record: Record, name: str) -> float:
 
 MASSIVE_ENTRIES = InterventionRecipe(
     name="massive",
-    summary="The massive activations of each sequence, at the layer where they first appear in it.",
+    summary="The massive activations of each sequence, where they first appear in it or in a layer of choice.",
     locate=MeasureRequest(kind="massive", site="block.out"),
     at=("first-layer",),
+    at_layer=True,
+    handed=("at",),
     edits=_edits,
     parameters=(
         Parameter(

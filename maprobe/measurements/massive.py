@@ -1,4 +1,4 @@
-"""``massive``: where the massive activations of each sequence first appear, entry by entry."""
+"""``massive``: the massive activations of each sequence where they first appear, or in one layer, entry by entry."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from maprobe.errors import MeasurementError
 from maprobe.measurements.survey import Entry, known, nearer, nothing_massive
 from maprobe.readings import Place, Quantity, Reading, Scalar
-from maprobe.recipes import Batch, FoldContext, MeasurementRecipe, QuantitySpec, Tap
+from maprobe.recipes import Batch, FoldContext, MeasurementRecipe, Parameter, QuantitySpec, Tap
 
 if TYPE_CHECKING:
     import torch
@@ -21,12 +22,27 @@ class _MassiveFold:
     context: FoldContext
     records: list[dict[str, Scalar]] = field(default_factory=list)
     first: dict[int, int] = field(default_factory=dict)
+    taken: set[int] = field(default_factory=set)
     last: int = 0
     nearest: tuple[int, float, float] = (0, 0.0, -1.0)
 
     @property
     def taps(self) -> tuple[Tap, ...]:
         return tuple(Tap("block.out", layer) for layer in self.context.layers)
+
+    @property
+    def at(self) -> int | None:
+        """The one layer to take entries of; None where each sequence's first is meant."""
+        at = self.context.request.option("at")
+        if not isinstance(at, int):
+            return None
+        depth = self.context.depth
+        layer = at if at >= 0 else depth + 1 + at
+        if not 0 <= layer <= depth:
+            raise MeasurementError(
+                f"`at: {at}` is no layer of this model; allowed: first-layer, 0..{depth}, -{depth}..-1"
+            )
+        return layer
 
     def observe(self, tap: Tap, value: torch.Tensor, batch: Batch, *, query: int = 0) -> None:
         del query
@@ -36,9 +52,10 @@ class _MassiveFold:
                 self.nearest = nearer(self.nearest, tap.layer, found)
                 continue
             self.last = max(self.last, tap.layer)
-            if sequence in self.first:
+            self.first.setdefault(sequence, tap.layer)
+            if sequence in self.taken or self.at not in (None, tap.layer):
                 continue
-            self.first[sequence] = tap.layer
+            self.taken.add(sequence)
             control = _near_median(value[row].float(), found.hits, found.median)
             for arm, entries in (("edited", found.hits), ("control", control)):
                 for entry in entries:
@@ -57,14 +74,20 @@ class _MassiveFold:
 
     def finish(self, companions: Mapping[str, Reading]) -> Reading:
         del companions
+        if self.first and not self.records:
+            first, last = min(self.first.values()), self.last
+            return Reading(
+                kind="massive",
+                absent=f"nothing massive in layer {self.at}; massive activations are in layers {first}..{last}",
+            )
         if not self.records:
             return Reading(
                 kind="massive",
                 absent=nothing_massive(self.context.layers[0], self.context.layers[-1], self.nearest),
             )
         edited = [record for record in self.records if record["arm"] == "edited"]
-        share = len(self.first) / self.context.sequences
-        notes = () if share == 1 else (f"found in {len(self.first)} of {self.context.sequences} sequences",)
+        share = len(self.taken) / self.context.sequences
+        notes = () if share == 1 else (f"found in {len(self.taken)} of {self.context.sequences} sequences",)
         values = {
             "entries": len(edited),
             "first_layer": min(self.first.values()),
@@ -123,13 +146,21 @@ def _near_median(hidden: torch.Tensor, hits: tuple[Entry, ...], median: float) -
 
 MASSIVE = MeasurementRecipe(
     name="massive",
-    summary="The massive activations of each sequence at the layer where they first appear there.",
+    summary="The massive activations of each sequence, where they first appear there or in a layer of choice.",
     sites=("block.out",),
     quantities=(
         QuantitySpec(name="entries", meaning="entries found, over all sequences"),
         QuantitySpec(name="first_layer", meaning="first layer with a massive activation in any sequence"),
         QuantitySpec(name="last_layer", meaning="last layer with a massive activation in any sequence"),
         QuantitySpec(name="sequence_share", meaning="share of the sequences that have one"),
+    ),
+    parameters=(
+        Parameter(
+            name="at",
+            schema={"anyOf": [{"const": "first-layer"}, {"type": "integer"}]},
+            default="first-layer",
+            meaning="the layer whose entries are recorded: the first that has any in a sequence, or one by its number",
+        ),
     ),
     takes_tokens=False,
     start=_MassiveFold,

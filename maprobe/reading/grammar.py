@@ -15,7 +15,6 @@ __all__ = [
     "AXES",
     "BUILTIN_MARKS",
     "COMPARISONS",
-    "CONTROL",
     "CONTROL_COMPARISONS",
     "CONTROL_PAIRED",
     "DATE",
@@ -38,7 +37,6 @@ __all__ = [
     "PROBE_KEYS",
     "QUANTIFIERS",
     "SET_VALUE",
-    "SET_WORDS",
     "SLUG",
     "SOURCES",
     "TEXT",
@@ -63,8 +61,6 @@ _SLUG = r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$"
 TEXT = Leaf({"type": "string", "pattern": r"\S"}, "a text that is not empty")
 SLUG = Leaf({"type": "string", "pattern": _SLUG}, "lower-case letters, digits and dashes, such as massive-activations")
 TRUTH = Leaf({"type": "boolean"})
-CONTROL = Leaf({"enum": ["median", "none"]})
-SET_WORDS = Leaf({"enum": ["zero", "mean"]}, "zero, mean, {value: NUMBER}")
 SET_VALUE = Leaf({"type": "number"})
 _IDENTIFIER = {"type": "string", "pattern": r"^[A-Za-z_][A-Za-z0-9_]*$"}
 PARAMETER_NAME = Leaf(_IDENTIFIER, "letters, digits and underscores, with no digit first")
@@ -153,7 +149,7 @@ MEASURE_KEYS = {
 }
 INTERVENE_KEYS = {
     "target": "the entries to edit",
-    "at": "where along the depth",
+    "at": "where along the depth: a word, or the number of a layer where the target allows one",
     "set": "what to set the entries to",
 }
 WAIVER_KEYS = {

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from maprobe.cases import InputsRequest, InterveneRequest, MeasureRequest, Options
 from maprobe.errors import did_you_mean
 from maprobe.reading.budget import Budget
 from maprobe.reading.faults import FaultList, Leaf, in_words, keys
 from maprobe.reading.grammar import (
-    CONTROL,
     INPUT_KEYS,
     INPUT_LEAVES,
     INTERVENE_KEYS,
@@ -18,7 +17,6 @@ from maprobe.reading.grammar import (
     MEASURE_KEYS,
     OF_ONE_SOURCE,
     SET_VALUE,
-    SET_WORDS,
     SOURCES,
     TOKEN_INDEX,
     TOKEN_WORDS,
@@ -28,7 +26,16 @@ from maprobe.recipes import InterventionRecipe, MeasurementRecipe, Parameter
 from maprobe.registry import Registry
 from maprobe.sites import ALL_LAYERS, ALL_TOKENS, SITES, LayerRange, TokenSet
 
-__all__ = ["Context", "inputs_request", "intervene_request", "measure_request", "recipe_of"]
+__all__ = [
+    "Context",
+    "at_leaf",
+    "control_leaf",
+    "inputs_request",
+    "intervene_request",
+    "measure_request",
+    "recipe_of",
+    "set_leaf",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -183,28 +190,49 @@ def _options(parameters: tuple[Parameter, ...], entries: dict[str, Node], faults
 def intervene_request(node: Node, control: Node | None, context: Context) -> InterveneRequest | None:
     """Read `intervene` and `control`; None, with the fault noted, where the target is not known."""
     faults = context.faults
-    arm: Literal["median", "none"] = (CONTROL.take(control, faults) if control else None) or "median"
     target = _named(node, "target", sorted(context.registry.interventions), context)
     if target is None:
         return None
     recipe = context.registry.interventions[target]
-    entries = _own_keys(node, recipe, list(INTERVENE_KEYS), faults)
-    how, value = _set(entries.get("set"), faults)
+    places = [key for key in INTERVENE_KEYS if key != "set" or recipe.sets]
+    entries = _own_keys(node, recipe, places, faults)
+    at = at_leaf(recipe).take(entries["at"], faults) if "at" in entries else None
+    how, value = _set(entries.get("set"), recipe, faults)
     return InterveneRequest(
         target=target,
-        at=(Leaf({"enum": list(recipe.at)}).take(entries["at"], faults) or "") if "at" in entries else recipe.at[0],
+        at=recipe.at[0] if at is None else at,
         set=how,  # type: ignore[arg-type]
         value=value,
-        control=arm,
+        control=(control_leaf(recipe).take(control, faults) if control else None) or recipe.controls[0],
         options=_options(recipe.parameters, entries, faults),
         mark=node.mark,
     )
 
 
-def _set(node: Node | None, faults: FaultList) -> tuple[str, float | None]:
+def at_leaf(recipe: InterventionRecipe) -> Leaf:
+    """Return what may be written under `at` of an intervention."""
+    if not recipe.at_layer:
+        return Leaf({"enum": list(recipe.at)})
+    words = [*recipe.at, "the number of a layer"]
+    return Leaf({"anyOf": [{"enum": list(recipe.at)}, {"type": "integer"}]}, ", ".join(words))
+
+
+def control_leaf(recipe: InterventionRecipe) -> Leaf:
+    """Return what may be written under `control` beside an intervention."""
+    return Leaf({"enum": [*recipe.controls, "none"]})
+
+
+def set_leaf(recipe: InterventionRecipe) -> Leaf:
+    """Return the words that may be written under `set` of an intervention."""
+    words = [word for word in recipe.sets if word != "value"]
+    value = ["{value: NUMBER}"] if "value" in recipe.sets else []
+    return Leaf({"enum": words}, ", ".join([*words, *value]))
+
+
+def _set(node: Node | None, recipe: InterventionRecipe, faults: FaultList) -> tuple[str, float | None]:
     if node is None:
-        return "zero", None
-    if not isinstance(node.value, dict):
-        return SET_WORDS.take(node, faults) or "zero", None
+        return (recipe.sets[0] if recipe.sets else ""), None
+    if not isinstance(node.value, dict) or "value" not in recipe.sets:
+        return set_leaf(recipe).take(node, faults) or "zero", None
     entries = keys(node, ["value"], faults, required=["value"])
     return "value", SET_VALUE.take(entries["value"], faults) if entries else None

@@ -13,6 +13,7 @@ from typing import Any
 from maprobe.facts import FACTS
 from maprobe.reading import grammar
 from maprobe.reading.clauses import AMOUNT, LEVEL
+from maprobe.reading.requests import at_leaf, control_leaf, set_leaf
 from maprobe.recipes import InterventionRecipe, MeasurementRecipe, Parameter
 from maprobe.registry import Registry
 
@@ -120,7 +121,7 @@ class _Part:
             "inputs": self._ref("inputs"),
             "measure": self._ref("measure"),
             "intervene": self._ref("intervene"),
-            "control": self._value(grammar.CONTROL.schema),
+            "control": self._value(self._control()),
             "expect": self._ref("expect.any"),
             "severity": self._ref("severity.any"),
             "when": self._ref("when"),
@@ -209,17 +210,26 @@ class _Part:
         value = _closed({"value": self._value(grammar.SET_VALUE.schema)}, {}, required=["value"])
 
         def own(recipe: InterventionRecipe) -> dict[str, Schema]:
-            return {"at": self._value({"enum": list(recipe.at)}), "set": {}}
+            places = {"at": self._value(at_leaf(recipe).schema)}
+            if recipe.sets:
+                words = set_leaf(recipe).schema
+                places["set"] = self._value({"anyOf": [words, value]} if "value" in recipe.sets else words)
+            return places
 
         return self._discriminated(
             "target",
             {
-                "at": self._value({"enum": sorted({at for recipe in recipes.values() for at in recipe.at})}),
-                "set": self._value({"anyOf": [grammar.SET_WORDS.schema, value]}),
+                "at": self._value({"anyOf": _distinct(at_leaf(recipe).schema for recipe in recipes.values())}),
+                "set": self._value({"anyOf": [{"enum": ["mean", "zero"]}, value]}),
             },
             grammar.INTERVENE_KEYS,
             {name: (recipe.summary, recipe.parameters, own(recipe)) for name, recipe in recipes.items()},
         )
+
+    def _control(self) -> Schema:
+        """Return every control there is; which of them a target has is told when the file is read."""
+        leaves = [control_leaf(recipe).schema["enum"] for recipe in self._registry.interventions.values()]
+        return {"enum": list(dict.fromkeys(word for words in leaves for word in words))}
 
     def _discriminated(
         self,
@@ -301,6 +311,14 @@ _PARAMETER_SETS: Schema = {
         "minProperties": 1,
     },
 }
+
+
+def _distinct(schemas: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    found: list[Mapping[str, Any]] = []
+    for schema in schemas:
+        if schema not in found:
+            found.append(schema)
+    return found
 
 
 def _told(parameter: Parameter) -> str:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import sys
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, cast
@@ -22,7 +22,9 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-__all__ = ["OVER", "Observer", "map_in", "watched_attention", "watched_maps"]
+from maprobe.edits import AttentionWindow
+
+__all__ = ["OVER", "Observer", "map_in", "narrowed_attention", "watched_attention", "watched_maps"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +49,9 @@ OVER = "maprobe_over_"  # what the names begin with under which our functions ar
 _MAP_AXES = 4
 _NOBODY = Observer()
 _WATCHED: weakref.WeakKeyDictionary[nn.Module, Observer] = weakref.WeakKeyDictionary()
+_NARROWED: weakref.WeakKeyDictionary[nn.Module, tuple[AttentionWindow, Callable[[], None]]] = (
+    weakref.WeakKeyDictionary()
+)
 
 
 @contextmanager
@@ -64,6 +69,27 @@ def watched_attention(model: nn.Module, observers: Mapping[nn.Module, Observer])
     finally:
         for module in observers:
             _WATCHED.pop(module, None)
+
+
+@contextmanager
+def narrowed_attention(
+    model: nn.Module, modules: Sequence[nn.Module], window: AttentionWindow, narrowed: Callable[[], None]
+) -> Iterator[None]:
+    """Let the queries of modules see a window of keys only, for the time of the context.
+
+    Args:
+        model: the model that the modules belong to.
+        modules: the modules that may call an attention function.
+        window: what a query still sees.
+        narrowed: called whenever the window hides a key that some query saw before.
+    """
+    _NARROWED.update((module, (window, narrowed)) for module in modules)
+    try:
+        with _named(model, _registered):
+            yield
+    finally:
+        for module in modules:
+            _NARROWED.pop(module, None)
 
 
 @contextmanager
@@ -110,16 +136,16 @@ def _over_sdpa(
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
-    *rest: Any,  # noqa: ANN401 - passed on as they come
-    **options: Any,  # noqa: ANN401
+    attention_mask: torch.Tensor | None = None,
+    **options: Any,  # noqa: ANN401 - passed on as they come
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     observer = _WATCHED.get(module, _NOBODY)
+    attention_mask = _narrow(module, query, key, attention_mask, options)
     if observer.projections is not None:
         observer.projections(query, key, value)
     if observer.probabilities is not None:
-        mask = rest[0] if rest else options.get("attention_mask")
-        _observe(module, query, key, mask, options, observer.probabilities)
-    return cast("Function", ALL_ATTENTION_FUNCTIONS["sdpa"])(module, query, key, value, *rest, **options)
+        _observe(module, query, key, attention_mask, options, observer.probabilities)
+    return cast("Function", ALL_ATTENTION_FUNCTIONS["sdpa"])(module, query, key, value, attention_mask, **options)
 
 
 def _over_eager(
@@ -127,16 +153,52 @@ def _over_eager(
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
-    *rest: Any,  # noqa: ANN401 - passed on as they come
-    **options: Any,  # noqa: ANN401
+    attention_mask: torch.Tensor | None = None,
+    **options: Any,  # noqa: ANN401 - passed on as they come
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     observer = _WATCHED.get(module, _NOBODY)
+    attention_mask = _narrow(module, query, key, attention_mask, options)
+    if attention_mask is not None and attention_mask.dtype == torch.bool:
+        # Eager functions add their mask.
+        shut = torch.finfo(query.dtype).min
+        attention_mask = torch.zeros_like(attention_mask, dtype=query.dtype).masked_fill(~attention_mask, shut)
     if observer.projections is not None:
         observer.projections(query, key, value)
-    output, probabilities = _eager_of(module)(module, query, key, value, *rest, **options)
+    output, probabilities = _eager_of(module)(module, query, key, value, attention_mask, **options)
     if observer.probabilities is not None and probabilities is not None:
         observer.probabilities(probabilities, 0)
     return output, probabilities
+
+
+def _narrow(
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    mask: torch.Tensor | None,
+    options: Mapping[str, Any],
+) -> torch.Tensor | None:
+    """Return the mask with all keys outside a module's window hidden, if it has one."""
+    if module not in _NARROWED:
+        return mask
+    window, narrowed = _NARROWED[module]
+    queries, keys = query.shape[2], key.shape[2]
+    places = torch.arange(keys, device=query.device)
+    last = torch.arange(queries, device=query.device)[:, None] + (keys - queries)
+    seen = (places > last - window.size) | (places < window.sinks)
+    if bool((~seen & (places <= last)).any()):
+        narrowed()
+    if _causal(module, queries, mask, options):
+        seen = seen & (places <= last)
+    if mask is None:
+        return seen[None, None]
+    mask = mask[..., :keys]
+    return mask & seen if mask.dtype == torch.bool else mask.masked_fill(~seen, torch.finfo(mask.dtype).min)
+
+
+def _causal(module: nn.Module, queries: int, mask: torch.Tensor | None, options: Mapping[str, Any]) -> bool:
+    """Whether queries see no later key although no mask says so."""
+    declared = options.get("is_causal")
+    return mask is None and queries > 1 and bool(getattr(module, "is_causal", True) if declared is None else declared)
 
 
 def _eager_of(module: nn.Module) -> Function:
@@ -161,8 +223,7 @@ def _observe(
     scaling = options.get("scaling")
     scale = width**-0.5 if scaling is None else float(scaling)
     bias: torch.Tensor | None = options.get("position_bias")
-    declared = options.get("is_causal")
-    causal = mask is None and queries > 1 and (getattr(module, "is_causal", True) if declared is None else declared)
+    causal = _causal(module, queries, mask, options)
     turned = key.float().transpose(2, 3)[:, :, None]
     rows = max(1, _CHUNK // (batch * heads * keys))
     for start in range(0, queries, rows):

@@ -23,25 +23,25 @@ from maprobe.planning import (
     located_by,
     make_plan,
     require_memory,
-    settle,
 )
 from maprobe.readings import Reading
 from maprobe.running.inputs import Inputs, count_batches, prepare
 from maprobe.running.quiet import hushed
 from maprobe.running.runner import Outcome, circumstances, execute
 from maprobe.running.subjects import Source, Subject, examine
+from maprobe.settling import settle
 from maprobe.verdicts import Status, Verdict
 
 if TYPE_CHECKING:
     from maprobe.cases import Case, InputsRequest, MeasureRequest
+    from maprobe.edits import AnyEdit
     from maprobe.facts import CheckpointFacts, Provenance
     from maprobe.progress import Progress
-    from maprobe.recipes import Edit
     from maprobe.registry import Registry
 
 __all__ = ["Engine", "EngineOptions"]
 
-Execute = Callable[[Run, Subject, Inputs, "tuple[Edit, ...]"], "Mapping[MeasureRequest, Outcome] | None"]
+Execute = Callable[[Run, Subject, Inputs, "tuple[AnyEdit, ...]"], "Mapping[MeasureRequest, Outcome] | None"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -215,8 +215,9 @@ class Engine:
             return self._reading(untouched, probe.measure)
         # Looking for the entries comes first: where there are none, the question has no object, whatever else
         # stands in the way of answering it.
-        located = self._reading(untouched, located_by(probe.intervene.target, self.registry))
-        if located.absent is not None:
+        locating = located_by(probe.intervene, self.registry)
+        located = self._reading(untouched, locating) if locating is not None else None
+        if located is not None and located.absent is not None:
             return located
         if planned.fault:
             raise MeasurementError(planned.fault)
@@ -278,7 +279,7 @@ class Engine:
         }
 
     def _elsewhere(
-        self, run: Run, subject: Subject, inputs: Inputs, edits: tuple[Edit, ...]
+        self, run: Run, subject: Subject, inputs: Inputs, edits: tuple[AnyEdit, ...]
     ) -> Mapping[MeasureRequest, Outcome] | None:
         """Let a plugin make the pass; what it gives must be whole."""
         outcomes = self.options.execute(run, subject, inputs, edits)
@@ -290,13 +291,14 @@ class Engine:
             )
         return outcomes
 
-    def _edits(self, run: Run) -> tuple[Edit, ...]:
+    def _edits(self, run: Run) -> tuple[AnyEdit, ...]:
         if run.key.edit is None:
             return ()
         intervene = run.key.edit.intervene
         recipe = self.registry.interventions[intervene.target]
         untouched = RunKey(checkpoint=run.key.checkpoint, inputs=run.key.inputs)
-        located = self._reading(untouched, located_by(intervene.target, self.registry))
+        locating = located_by(intervene, self.registry)
+        located = self._reading(untouched, locating) if locating is not None else None
         return recipe.edits(located, intervene, run.key.edit.arm)
 
 

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from maprobe.errors import DiscoveryError, InterventionError, MaprobeError, MeasurementError
-from maprobe.recipes import Batch, Edit, Fold, Tap
+from maprobe.edits import AnyEdit
+from maprobe.errors import DiscoveryError, MaprobeError, MeasurementError
+from maprobe.recipes import Batch, Fold, Tap
 from maprobe.running.attention import Observer, watched_attention, watched_maps
-from maprobe.running.calling import call, incoming, logits_of, outgoing, stream_of, with_incoming, with_outgoing
+from maprobe.running.calling import call, incoming, logits_of, outgoing, stream_of
+from maprobe.running.editing import Editor
 from maprobe.running.experts import watched_products
 
 if TYPE_CHECKING:
@@ -27,39 +29,37 @@ _LOGITS = "logits"
 
 
 class Recorder:
-    """A context in which a model shows what folds tap, and in which edits are made to its residual stream.
+    """A context in which a model shows what folds tap, and in which edits are made to it.
 
     Args:
         anatomy: the model's parts.
         folds: what watches; a tap that several share is hooked once.
-        edits: entries of the residual stream to overwrite. A fold that taps the edited layer sees the edited stream.
+        edits: what to edit. A fold that taps an edited layer sees the edited stream.
 
     A fold that cannot go on (its site cannot be read in this model, its tokens lie outside the inputs) is left out from
     then on, and its error kept for :meth:`failure`; the pass is made for the others.
 
     Raises:
-        InterventionError: on leaving without another error, if the edits changed nothing; while running, if an edit
-            does not arrive at the module that takes the edited stream in.
+        InterventionError: on entering, if an edit cannot be made in this model; on leaving without another error, if
+            the edits changed nothing; while running, if an edit does not arrive where it should.
     """
 
-    def __init__(self, anatomy: Anatomy, folds: Sequence[Fold], edits: Sequence[Edit] = ()) -> None:
+    def __init__(self, anatomy: Anatomy, folds: Sequence[Fold], edits: Sequence[AnyEdit] = ()) -> None:
         self.forwards = 0
         self._anatomy = anatomy
         self._stack = ExitStack()
         self._batch: Batch | None = None
-        self._changed = False
+        self._editor = Editor(anatomy, edits)
         self._failures: dict[int, MaprobeError] = {}
         self._folds: dict[Tap, list[Fold]] = {}
         for fold in folds:
             for tap in fold.taps:
                 self._folds.setdefault(tap, []).append(fold)
-        self._edits: dict[int, list[Edit]] = {}
-        for edit in edits:
-            self._edits.setdefault(edit.layer, []).append(edit)
 
     def __enter__(self) -> Recorder:
         try:
-            self._edit_stream()
+            # Edits come in before what watches, so that what is watched is what the model goes on with.
+            self._stack.enter_context(self._editor)
             for tap in self._folds:
                 self._attempt(tap, lambda tap=tap: self._show(tap))  # type: ignore[misc]
             self._show_attention()
@@ -70,15 +70,12 @@ class Recorder:
 
     def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
         self._stack.close()
-        if kind is None and self._edits and self.forwards and not self._changed:
-            raise InterventionError(
-                "the intervention changed nothing: every entry already had the value it was to be set to, so nothing "
-                "can be learned from it; choose another `set`"
-            )
+        if kind is None and self.forwards:
+            self._editor.require_change()
 
     def run(self, batch: Batch) -> None:
         """Make one forward call, showing every tap to its folds on the way."""
-        self._batch = batch
+        self._batch = self._editor.batch = batch
         try:
             maps = self._anatomy.attention_route == "eager maps" and any(tap.site == _ATTENTION for tap in self._folds)
             output = call(self._anatomy.model, batch.ids, logits=Tap(_LOGITS) in self._folds, attentions=maps)
@@ -91,7 +88,7 @@ class Recorder:
                 else:
                     self._observe(Tap(_LOGITS), logits)
         finally:
-            self._batch = None
+            self._batch = self._editor.batch = None
 
     def failure(self, fold: Fold) -> MaprobeError | None:
         """Return why a fold was left out, or None."""
@@ -228,65 +225,6 @@ class Recorder:
             see(output)
 
         self._stack.callback(module.register_forward_hook(hook).remove)
-
-    def _edit_stream(self) -> None:
-        """Hook the edits in before anything that watches, so that what is watched is what the model goes on with."""
-        for layer in sorted(self._edits):
-            if layer == 0:
-                self._stack.callback(
-                    self._block(1).module.register_forward_pre_hook(self._edit_incoming, with_kwargs=True).remove
-                )
-                continue
-            block = self._block(layer)
-            self._stack.callback(block.module.register_forward_hook(self._edit_outgoing(layer, block.path)).remove)
-            consumer = self._anatomy.consumer(layer)
-            if consumer is not None:
-                self._before(consumer.module, self._arrival(layer, consumer.path))
-
-    def _edit_incoming(
-        self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        del module
-        value = incoming(args, kwargs)
-        assert value is not None, "the first block is called on the embedding output"
-        return with_incoming(args, kwargs, self._edited(0, value))
-
-    def _edit_outgoing(self, layer: int, path: str) -> Callable[..., object]:
-        def hook(module: nn.Module, args: object, output: object) -> object:
-            del module, args
-            return with_outgoing(output, self._edited(layer, stream_of(output, path)))
-
-        return hook
-
-    def _edited(self, layer: int, stream: torch.Tensor) -> torch.Tensor:
-        """Return the stream with the edits of this batch made; the tensor itself is left alone."""
-        index, values = self._places(layer, stream)
-        if not len(values):
-            return stream
-        new = stream.clone()
-        new[index] = values
-        self._changed = self._changed or not torch.equal(new[index], stream[index])
-        return new
-
-    def _places(self, layer: int, stream: torch.Tensor) -> tuple[tuple[torch.Tensor, ...], torch.Tensor]:
-        """Return the index of the edited entries, and their new values in the stream's own dtype."""
-        assert self._batch is not None, "hooks are only called within run"
-        rows = {sequence: row for row, sequence in enumerate(self._batch.sequences)}
-        edits = [edit for edit in self._edits[layer] if edit.sequence in rows]
-        places = [[rows[edit.sequence] for edit in edits], [e.position for e in edits], [e.dim for e in edits]]
-        index = tuple(torch.tensor(axis, dtype=torch.long, device=stream.device) for axis in places)
-        return index, torch.tensor([edit.value for edit in edits], dtype=stream.dtype, device=stream.device)
-
-    def _arrival(self, layer: int, path: str) -> Callable[[torch.Tensor], None]:
-        def check(value: torch.Tensor) -> None:
-            index, wanted = self._places(layer, value)
-            if len(wanted) and not torch.equal(value[index], wanted):
-                raise InterventionError(
-                    f"the edit of layer {layer} did not arrive at {path}, which takes that layer in; "
-                    f"`maprobe doctor --model ...` shows what was found in this model"
-                )
-
-        return check
 
 
 def _unreadable(tap: Tap, why: str) -> str:

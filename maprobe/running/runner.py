@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from maprobe.edits import AnyEdit
 from maprobe.errors import MaprobeError, MeasurementError
 from maprobe.planning import companion_request, describe
 from maprobe.readings import Circumstances, Reading
-from maprobe.recipes import Edit, Fold, FoldContext
+from maprobe.recipes import Fold, FoldContext
 from maprobe.running.calling import resting
 from maprobe.running.inputs import Inputs, batches, count_batches
 from maprobe.running.recorder import Recorder
@@ -32,7 +33,7 @@ def execute(
     inputs: Inputs,
     registry: Registry,
     *,
-    edits: Sequence[Edit] = (),
+    edits: Sequence[AnyEdit] = (),
     size: int = 1,
     progress: Progress,
 ) -> tuple[dict[MeasureRequest, Outcome], int]:

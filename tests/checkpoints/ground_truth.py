@@ -25,10 +25,13 @@ class Truth:
 
     @classmethod
     def of(cls, model: Any, tokenizer: Any) -> Truth:
-        text = "\n".join(pydoc_data.topics.topics.values())
-        ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+        ids = _tokens(tokenizer)
         starts = range(SKIPPED * LENGTH, (SKIPPED + SEQUENCES) * LENGTH, LENGTH)
         return cls(model, tokenizer, [torch.tensor([ids[start : start + LENGTH]]) for start in starts])
+
+    def tokens(self) -> list[int]:
+        """All of Python's documentation as one stream of token ids."""
+        return _tokens(self.tokenizer)
 
     def prompt(self) -> torch.Tensor:
         return torch.tensor([self.tokenizer(PROMPT, add_special_tokens=False)["input_ids"]])
@@ -79,6 +82,12 @@ class Truth:
             self.model.config._attn_implementation = implementation
         shares = [[layer[0, :, 8:, 0].double().mean() for layer in sequence] for sequence in maps]
         return [float(torch.stack(layer).mean()) for layer in zip(*shares, strict=True)]
+
+
+def _tokens(tokenizer: Any) -> list[int]:
+    text = "\n".join(pydoc_data.topics.topics.values())
+    ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
+    return ids
 
 
 def massive(hidden: torch.Tensor) -> torch.Tensor:

@@ -17,7 +17,7 @@ import maprobe
 
 # Loaded once and for all: pytester forgets what a session within this one imports, and torch cannot be loaded twice.
 import maprobe.checking
-from maprobe import hookspecs, recipes
+from maprobe import edits, hookspecs, recipes
 from maprobe.session import COLLECTING_HOOKS
 
 PAGE = page("extending.md")
@@ -93,7 +93,10 @@ class TestValues:
             recipes.Choice,
             recipes.Tap,
             recipes.InterventionRecipe,
-            recipes.Edit,
+            edits.Edit,
+            edits.TokenEdit,
+            edits.WeightEdit,
+            edits.AttentionWindow,
             recipes.Operator,
             recipes.Corpus,
             recipes.Architecture,
@@ -116,7 +119,8 @@ class TestValues:
 
     def test_everything_that_recipes_are_made_of_is_at_the_top_level(self) -> None:
         told = [section.title for section in PAGE.section("What recipes are made of", 2).sections(3)]
-        assert sorted(recipes.__all__) == sorted(told)
+        kinds = {*edits.__all__} - {"AnyEdit"}
+        assert sorted({*recipes.__all__} | kinds) == sorted(told)
         assert {*told} <= {*maprobe.__all__}
 
 

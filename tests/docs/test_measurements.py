@@ -75,14 +75,18 @@ def test_the_table_of_quantities_is_that_of_the_recipe(recipe: MeasurementRecipe
 
 
 @interventions
-def test_the_table_of_an_intervention_is_that_of_the_comparison(recipe: InterventionRecipe) -> None:
-    told = [names(cell) for cell in columns(part(recipe, "Quantities").table(), 0)]
+def test_the_table_of_the_comparison_stands_once_and_is_pointed_to(recipe: InterventionRecipe) -> None:
+    section = part(recipe, "Quantities")
+    if recipe.name != "massive":
+        assert "as under [Intervention: massive](#intervention-massive)" in section.words
+        return
+    told = [names(cell) for cell in columns(section.table(), 0)]
     compared = (*COMPARISONS, *CONTROL_COMPARISONS, *PAIRED, *CONTROL_PAIRED)
     assert sorted([name] for name in compared) == sorted(told)
 
 
-@recipes
-def test_every_quantity_has_a_meaning(recipe: MeasurementRecipe | InterventionRecipe) -> None:
+@measurements
+def test_every_quantity_has_a_meaning(recipe: MeasurementRecipe) -> None:
     assert all(columns(part(recipe, "Quantities").table(), 3))
 
 
@@ -112,7 +116,10 @@ def test_the_sites_are_those_of_the_recipe_with_the_default_first(recipe: Measur
 
 @interventions
 def test_what_an_intervention_takes_under_at_is_told(recipe: InterventionRecipe) -> None:
-    assert {*recipe.at} <= {*names(part(recipe, "Parameters").words)}
+    words = part(recipe, "Parameters").words
+    assert {*recipe.at} <= {*names(words)}
+    assert recipe.at_layer == ("or the number of a layer" in words)
+    assert bool(recipe.sets) != ("`set` cannot be written" in words)
 
 
 @measurements

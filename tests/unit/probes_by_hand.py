@@ -17,8 +17,9 @@ from maprobe.cases import (
     Probe,
     Quantifier,
 )
-from maprobe.planning import PlannedCase, settle
+from maprobe.planning import PlannedCase
 from maprobe.readings import Axis, Place, Quantity, Reading
+from maprobe.settling import settle
 from maprobe.source import SourceMark
 
 REGISTRY = builtin_registry()

@@ -17,13 +17,13 @@ FLOORS: list[tuple[str, list[str]]] = [
     (
         "0 data",
         [
-            *("source", "errors", "sites", "readings", "verdicts", "cases", "facts", "recipes", "registry"),
+            *("source", "errors", "sites", "readings", "verdicts", "cases", "facts", "edits", "recipes", "registry"),
             *("references", "progress", "hookspecs", ""),
         ],
     ),
     ("1 reading", ["reading"]),
     ("2 recipes", ["expectations", "architectures", "corpora", "measurements", "interventions"]),
-    ("3 thinking", ["planning", "judging", "pairing"]),
+    ("3 thinking", ["planning", "settling", "judging", "pairing"]),
     ("4 running", ["running"]),
     ("5 reporting", ["reporting"]),
     (

@@ -5,11 +5,11 @@ from dataclasses import replace
 import pytest
 from probes_by_hand import ZERO
 
+from maprobe.edits import Edit
 from maprobe.errors import InterventionError
 from maprobe.interventions.massive import MASSIVE_ENTRIES
 from maprobe.planning import EditRequest
 from maprobe.readings import Reading
-from maprobe.recipes import Edit
 
 
 def found(*entries: tuple[str, int, int, int, float]) -> Reading:

@@ -111,8 +111,8 @@ class TestMagnitude:
 
 
 class TestMassive:
-    def found(self, *, plant: bool = True) -> Reading:
-        fold = MASSIVE.start(context(MASSIVE, sequences=2))
+    def found(self, *, plant: bool = True, at: int | str = "first-layer") -> Reading:
+        fold = MASSIVE.start(context(MASSIVE, sequences=2, at=at))
         for tap in fold.taps:
             hidden = planted(tap.layer, rows=2) if plant else noise(2, seed=tap.layer)
             fold.observe(tap, hidden, batch(2))
@@ -143,6 +143,22 @@ class TestMassive:
         fold = MASSIVE.start(context(MASSIVE))
         with pytest.raises(MeasurementError, match=r"layer 1 holds entries that are not finite \(sequence 0\)"):
             fold.observe(Tap("block.out", 1), torch.full((1, 6, 32), math.nan), batch())
+
+    @pytest.mark.parametrize(("at", "layer"), [(3, 3), (-2, 3), (2, 2)])
+    def test_the_entries_of_one_layer_are_recorded_where_it_is_asked_for(self, at: int, layer: int) -> None:
+        reading = self.found(at=at)
+        assert {layer} == {record["layer"] for record in reading.records}
+        assert {(0, 0, 7), (1, 0, 7)} == {
+            (r["sequence"], r["position"], r["dim"]) for r in reading.records if r["arm"] == "edited"
+        }
+        assert (2.0, 3.0, 1.0) == tuple(reading[name].value for name in ("first_layer", "last_layer", "sequence_share"))
+
+    def test_a_layer_with_nothing_massive_is_absent_and_those_with_something_are_named(self) -> None:
+        assert "nothing massive in layer 4; massive activations are in layers 2..3" == self.found(at=4).absent
+
+    def test_a_layer_that_is_none_of_the_model_is_refused(self) -> None:
+        with pytest.raises(MeasurementError, match=r"`at: 5` is no layer of this model; allowed: first-layer, 0\.\.4"):
+            self.found(at=5)
 
     def test_first_and_last_layer_are_told(self) -> None:
         reading = self.found()

@@ -6,10 +6,11 @@ import pytest
 from hidden_states import facts
 from probes_by_hand import MAGNITUDE, PERPLEXITY, REGISTRY, ZERO, case, clause, expect, probe
 
-from maprobe.cases import Case, Condition, InputsRequest, MeasureRequest, Override
+from maprobe.cases import Case, Condition, InputsRequest, InterveneRequest, MeasureRequest, Override
 from maprobe.errors import InputError, PlanError
 from maprobe.facts import CheckpointFacts
-from maprobe.planning import InputSize, Plan, describe, make_plan, require_memory, settle
+from maprobe.planning import InputSize, Plan, describe, make_plan, require_memory
+from maprobe.settling import settle
 from maprobe.sites import LayerRange, TokenSet
 
 MEAN = replace(ZERO, set="mean")
@@ -63,7 +64,25 @@ def test_the_word_control_none_does_not_make_another_pass_of_the_same_edit() -> 
 
 def test_an_intervention_has_its_entries_located_in_the_untouched_pass() -> None:
     found = plan(case(measure=PERPLEXITY, intervene=ZERO))
-    assert MeasureRequest(kind="massive", site="block.out") in found.runs[0].measures
+    located = MeasureRequest(kind="massive", site="block.out", options=(("at", "first-layer"),))
+    assert located in found.runs[0].measures
+
+
+def test_an_intervention_in_a_layer_of_choice_has_the_entries_of_that_layer_located() -> None:
+    found = plan(case(measure=PERPLEXITY, intervene=replace(ZERO, at=7)))
+    assert MeasureRequest(kind="massive", site="block.out", options=(("at", 7),)) in found.runs[0].measures
+    assert ["", "massive at layer 7 = zero", "control of (massive at layer 7 = zero)"] == [
+        str(run.key.edit or "") for run in found.runs
+    ]
+
+
+def test_an_intervention_that_has_to_find_nothing_adds_no_measurement() -> None:
+    window = InterveneRequest(
+        target="attention-window", at="every-layer", set="", control="sinks", options=(("sinks", 0), ("size", 8))
+    )
+    found = plan(case(measure=PERPLEXITY, intervene=window))
+    assert [(PERPLEXITY,)] * 3 == [run.measures for run in found.runs]
+    assert "attention-window sinks=0 size=8 at every-layer" == str(found.runs[1].key.edit)
 
 
 def test_attention_brings_the_companion_it_leans_on() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,9 +11,11 @@ import pytest
 from probe_texts import HEAD, probe, probe_file, read
 from small_registry import REGISTRY
 
-from maprobe.cases import Clause, Condition, InputsRequest, MeasureRequest, Quantifier, Waiver
+from maprobe.builtin import builtin_registry
+from maprobe.cases import Clause, Condition, InputsRequest, InterveneRequest, MeasureRequest, Quantifier, Waiver
+from maprobe.errors import ProbeFileError
 from maprobe.reading.expanding import expand
-from maprobe.reading.parsing import parse_file
+from maprobe.reading.parsing import parse_file, parse_text
 from maprobe.sites import LayerRange, TokenSet
 
 MAGNITUDE = MeasureRequest(kind="magnitude", site="block.out", options=(("dims", ()), ("top", 3)))
@@ -176,6 +179,43 @@ def test_what_entries_are_set_to_is_read(text: str, expected: tuple[str, float |
     assert found is not None
     assert expected == (found.set, found.value)
     assert ("every-layer", "none", (("limit", 5),)) == (found.at, found.control, found.options)
+
+
+def of_ours(text: str) -> InterveneRequest:
+    measure = "measure: {kind: perplexity}\n"
+    (found,) = parse_text(probe_file(measure + text), builtin_registry(), name="x.probe.yaml")
+    assert found.intervene is not None
+    return found.intervene
+
+
+def test_a_target_that_allows_one_may_be_given_a_layer() -> None:
+    assert 12 == of_ours("intervene: {target: massive, at: 12}").at
+    assert -2 == of_ours("intervene: {target: super-weight, at: -2}").at
+
+
+def test_a_target_that_sets_nothing_has_no_value_and_a_control_of_its_own() -> None:
+    found = of_ours("intervene: {target: attention-window, size: 8}")
+    assert ("every-layer", "", None, "sinks") == (found.at, found.set, found.value, found.control)
+    assert "none" == of_ours("intervene: {target: attention-window}\ncontrol: none").control
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        (
+            "intervene: {target: massive, at: late}",
+            "'late' is not allowed; allowed: first-layer, the number of a layer",
+        ),
+        ("intervene: {target: super-weight, set: mean}", "'mean' is not allowed; allowed: zero, {value: NUMBER}"),
+        ("intervene: {target: attention-window, set: zero}", "'attention-window' takes no key 'set'"),
+        ("intervene: {target: attention-window, at: 3}", "3 is not allowed; allowed: every-layer"),
+        ("intervene: {target: attention-window}\ncontrol: median", "'median' is not allowed; allowed: sinks, none"),
+        ("intervene: {target: massive}\ncontrol: sinks", "'sinks' is not allowed; allowed: median, none"),
+    ],
+)
+def test_what_a_target_does_not_allow_is_a_fault(text: str, fault: str) -> None:
+    with pytest.raises(ProbeFileError, match=re.escape(fault)):
+        of_ours(text)
 
 
 # --- expect

@@ -8,9 +8,10 @@ import torch
 from hidden_states import PlainBatch
 from tiny_models import tiny
 
+from maprobe.edits import Edit
 from maprobe.errors import InterventionError, MeasurementError
 from maprobe.readings import Reading
-from maprobe.recipes import Batch, Edit, Tap
+from maprobe.recipes import Batch, Tap
 from maprobe.running.anatomy import Anatomy
 from maprobe.running.discovery import discover
 from maprobe.running.recorder import Recorder

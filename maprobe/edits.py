@@ -1,0 +1,66 @@
+"""What an intervention does to a model during one pass: values only, which :mod:`maprobe.running.editing` acts upon."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["AnyEdit", "AttentionWindow", "Edit", "TokenEdit", "WeightEdit"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Edit:
+    """Set one entry of one sequence's residual stream to a value. All numbers count from 0 but the layer."""
+
+    layer: int
+    sequence: int
+    position: int
+    dim: int
+    value: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenEdit:
+    """Overwrite a whole token of the residual stream, in every sequence.
+
+    Attributes:
+        layer: the layer whose output is edited; 0 is the embedding output.
+        position: position of the token, from 0.
+        values: one value for each dim.
+    """
+
+    layer: int
+    position: int
+    values: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WeightEdit:
+    """Set one weight of a block's down projection to a value; it is put back, bit for bit, when the pass is over.
+
+    Attributes:
+        layer: number of the block, from 1.
+        row: the output channel, which is the dim of the residual stream that the weight writes to, from 0.
+        column: the input channel, from 0.
+        value: what to set it to.
+    """
+
+    layer: int
+    row: int
+    column: int
+    value: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttentionWindow:
+    """Let each query of every layer see the last keys only, and some of the first.
+
+    Attributes:
+        size: how many keys up to and including its own position a query sees.
+        sinks: how many of the first keys every query sees besides, as far as they are not in its future.
+    """
+
+    size: int
+    sinks: int = 0
+
+
+AnyEdit = Edit | TokenEdit | WeightEdit | AttentionWindow
