@@ -149,7 +149,11 @@ class ProbeSession:
         """The engine, made on first use: this is where torch is imported."""
         if self._engine is None:
             from maprobe.running.engine import Engine, EngineOptions
+            from maprobe.running.threads import share_cores
 
+            # Each process of pytest-xdist measures whole checkpoints, so no more of them measure than there are.
+            workers: int = getattr(self.config, "workerinput", {}).get("workercount", 1)
+            share_cores(min(workers, len(self.references)))
             hook, config = self.config.hook, self.config
             sources = {label: partial(self._source, reference) for label, reference in self.references.items()}
             self._engine = Engine(

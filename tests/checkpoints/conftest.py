@@ -16,6 +16,7 @@ from maprobe.reporting.report import PropertyReport
 from maprobe.running import checkpoints
 from maprobe.running.checkpoints import LoadedCheckpoint
 
+_WITHOUT_SMOLLM2 = ("test_minilm.py", "test_dinov2.py")
 PROBES = Path(__file__).parents[2] / "probes"
 
 
@@ -23,6 +24,14 @@ def loaded(name: str) -> LoadedCheckpoint:
     options = LoadOptions(dtype="float32", device="cpu")
     inspected = checkpoints.inspect(parse_reference(name, known_checkpoints()), options, Silent())
     return checkpoints.load(inspected, options, Silent())
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let one process run all tests of a checkpoint, so that it is loaded, and the suite run on it, once."""
+    for item in items:
+        if item.path.parent == Path(__file__).parent:
+            group = item.path.stem if item.path.name in _WITHOUT_SMOLLM2 else "smollm2"
+            item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture(scope="session")
