@@ -12,10 +12,12 @@ from maprobe.interventions.massive import MASSIVE_ENTRIES
 from maprobe.interventions.super_weight import SUPER_WEIGHT
 from maprobe.measurements.accuracy import ACCURACY
 from maprobe.measurements.attention import CONCENTRATION
+from maprobe.measurements.attention_map import MAP
 from maprobe.measurements.carriers import CARRIERS
 from maprobe.measurements.constancy import CONSTANCY
 from maprobe.measurements.finite import FINITE
 from maprobe.measurements.implicit_bias import BIAS
+from maprobe.measurements.landscape import LANDSCAPE
 from maprobe.measurements.layerwise import LAYERWISE
 from maprobe.measurements.magnitude import MAGNITUDE
 from maprobe.measurements.massive import MASSIVE
@@ -45,6 +47,7 @@ def pytest_maprobe_measurements() -> Iterable[MeasurementRecipe]:
         MAGNITUDE,
         MASSIVE,
         LAYERWISE,
+        LANDSCAPE,
         CARRIERS,
         CONSTANCY,
         OUTLIERS,
@@ -54,6 +57,7 @@ def pytest_maprobe_measurements() -> Iterable[MeasurementRecipe]:
         SINK,
         NORMS,
         BIAS,
+        MAP,
         SUPER_WEIGHTS,
         FINITE,
         PUBLISHED,

@@ -7,6 +7,7 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import maprobe
 from maprobe.bars import TerminalProgress
@@ -17,6 +18,7 @@ from maprobe.reading.parsing import parse_file
 from maprobe.reading.schema import build_schema
 from maprobe.references import LoadOptions, parse_reference
 from maprobe.reporting.cards import write_card
+from maprobe.reporting.plots.gallery import hang
 from maprobe.reporting.report import PropertyReport
 
 __all__ = ["main"]
@@ -70,6 +72,11 @@ def _parser() -> argparse.ArgumentParser:
     card.add_argument("card", type=Path, metavar="CARD.md", help="what a person wrote in it is kept")
     card.add_argument("--checkpoint", default="", help="label of the checkpoint, if the report has several")
     card.set_defaults(run=_card)
+
+    plots = commands.add_parser("plots", help="draw the pictures of a JSON report")
+    plots.add_argument("report", type=Path, metavar="REPORT.json", help="written by pytest --property-report")
+    plots.add_argument("folder", type=Path, metavar="DIR", help="made if it does not exist")
+    plots.set_defaults(run=_plots)
     return parser
 
 
@@ -135,19 +142,37 @@ def _doctor(parsed: argparse.Namespace) -> int:
 
 
 def _card(parsed: argparse.Namespace) -> int:
-    try:
-        report = json.loads(parsed.report.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ReportError(f"{parsed.report} is not a JSON report: {error}") from None
-    labels = _labels(report, parsed.report)
+    data = _read(parsed.report)
+    labels = _labels(data, parsed.report)
     label = parsed.checkpoint or (labels[0] if len(labels) == 1 else "")
     if label not in labels:
         raise ReportError(
             f"{parsed.report} has the checkpoints {', '.join(labels) or 'none'}; name one with --checkpoint"
         )
-    write_card(parsed.card, report, label)
+    report = PropertyReport.from_dict(data).relinked(parsed.report.parent, parsed.card.parent)
+    write_card(parsed.card, report.to_dict(), label)
     print(f"wrote {parsed.card}")
     return 0
+
+
+def _plots(parsed: argparse.Namespace) -> int:
+    data = _read(parsed.report)
+    _labels(data, parsed.report)
+    hanging = hang(PropertyReport.from_dict(data), parsed.folder)
+    for link in hanging.links:
+        print(f"picture: {link.path} (and .svg)")
+    for sentence in hanging.lacking:
+        print(sentence, file=sys.stderr)
+    if not hanging.links and not hanging.lacking:
+        print(f"{parsed.report} holds nothing that a picture shows: measure magnitude, layerwise or landscape")
+    return 1 if hanging.failed else 0
+
+
+def _read(path: Path) -> Any:  # noqa: ANN401 - whatever the file holds
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ReportError(f"{path} is not a JSON report: {error}") from None
 
 
 def _labels(report: object, path: Path) -> list[str]:

@@ -279,7 +279,7 @@ def _memory(
     sites = {measure.site for measure in run.measures}
     if "logits" in sites:
         total += _FLOAT * (rows * int(fact["vocab_size"]) + _CHUNK)
-    if "block.attn.probs" in sites:
+    if sites & {"block.attn.probs", "block.attn.scores"}:
         total += 3 * _FLOAT * _CHUNK
     return total
 

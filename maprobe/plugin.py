@@ -32,6 +32,11 @@ _SHORT: dict[str, dict[str, Any]] = {
     "device": {"default": "auto", "help": "device to load on (default: auto, an accelerator if there is one)"},
     "device-map": {"default": "", "help": "device map for transformers and accelerate, such as auto"},
     "attn": {"default": "", "help": "attention implementation, such as sdpa or eager (default: transformers' own)"},
+    "plots": {
+        "default": "",
+        "metavar": "DIR",
+        "help": "draw pictures of what was measured into this folder (needs `pip install 'maprobe[plots]'`)",
+    },
 }
 
 
@@ -130,8 +135,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
-    """Refuse report paths that could never be written, before an hour of measuring."""
-    if session.config.getoption("property_report"):
+    """Refuse reports and pictures that could never be written, before an hour of measuring."""
+    if session.config.getoption("property_report") or session.config.getoption("maprobe_plots"):
         try:
             check_reports(session.config)
         except MaprobeError as error:

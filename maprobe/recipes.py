@@ -99,8 +99,8 @@ class Fold(Protocol):
     def observe(self, tap: Tap, value: torch.Tensor, batch: Batch, *, query: int = 0) -> None:
         """Take in one activation during the forward pass. The tensor must be neither kept nor changed.
 
-        Its shape follows the site's axes. For ``block.attn.probs`` it holds the rows from position ``query``
-        on, and is called several times for one layer and batch.
+        Its shape follows the site's axes. For ``block.attn.probs`` and ``block.attn.scores`` it holds the rows
+        from position ``query`` on, and is called several times for one layer and batch.
         """
 
     def finish(self, companions: Mapping[str, Reading]) -> Reading:

@@ -89,6 +89,13 @@ SITES: dict[str, Site] = {
             meaning="values as they enter attention; one head for each group of queries",
         ),
         Site(
+            name="block.attn.scores",
+            axes=("sequence", "head", "query", "key"),
+            per_layer=True,
+            meaning="attention before the softmax: products of queries and keys, scaled, capped and biased as the "
+            "model does it, -inf where masked; handed over in blocks of queries",
+        ),
+        Site(
             name="block.attn.probs",
             axes=("sequence", "head", "query", "key"),
             per_layer=True,

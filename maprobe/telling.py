@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import shlex
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ import pytest
 from maprobe.collecting import ProbeItem
 from maprobe.errors import MaprobeError
 from maprobe.reporting.plans import plan_table
+from maprobe.reporting.plots.gallery import check_folder, hang
 from maprobe.reporting.report import PropertyReport
 from maprobe.reporting.tables import layer_table, property_table
 from maprobe.reporting.writing import check_target, write_report
@@ -44,11 +46,13 @@ def skipped(case: Case, report: pytest.TestReport) -> Verdict:
 
 
 def check_reports(config: pytest.Config) -> None:
-    """Refuse report paths that cannot be written.
+    """Refuse report paths that cannot be written, and pictures that cannot be drawn or written.
 
     Raises:
         MaprobeError: naming the first such path.
     """
+    if config.getoption("maprobe_plots"):
+        check_folder(Path(config.getoption("maprobe_plots")))
     for path in config.getoption("property_report"):
         check_target(Path(path), config.stash[SESSION].registry.renderers)
 
@@ -73,6 +77,12 @@ def announce_plan(session: pytest.Session, cases: list[Case]) -> None:
     for planned in plan.cases:
         if planned.fault and not planned.inapplicable:
             writer.line(f"{planned.case.id}: {planned.fault}", yellow=True)
+
+
+def _fail(session: pytest.Session, exitstatus: int) -> None:
+    """Let a session that would end with success end as failed."""
+    if exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 class Listener:
@@ -129,16 +139,34 @@ class Listener:
         stopped = exitstatus == pytest.ExitCode.INTERRUPTED or session.shouldstop or session.shouldfail
         # With xdist, the items are known to the processes only that ran them.
         interrupted = bool(missing if session.items else stopped)
+        report = self._hang(session, exitstatus, self.report(interrupted=interrupted))
         for path in self.config.getoption("property_report"):
             try:
-                write_report(Path(path), self.report(interrupted=interrupted), self.held.registry.renderers)
+                linked = report.relinked(Path(), Path(path).parent)
+                write_report(Path(path), linked, self.held.registry.renderers)
                 self.written.append(f"property report: {path}")
             except Exception as error:  # noqa: BLE001 - a plugin's renderer may raise anything; the others are written
                 ours = isinstance(error, MaprobeError)
                 told = str(error) if ours else f"cannot write {path}: {type(error).__name__}: {error}"
                 self.written.append(f"property report NOT written: {told}")
-                if exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
-                    session.exitstatus = pytest.ExitCode.TESTS_FAILED
+                _fail(session, exitstatus)
+
+    def _hang(self, session: pytest.Session, exitstatus: int, report: PropertyReport) -> PropertyReport:
+        """Draw the pictures if they were asked for, and return the report with links to them."""
+        folder = self.config.getoption("maprobe_plots")
+        if not folder:
+            return report
+        try:
+            hanging = hang(report, Path(folder))
+        except MaprobeError as error:
+            self.written.append(f"pictures NOT written: {error}")
+            _fail(session, exitstatus)
+            return report
+        self.written.extend(f"picture: {link.path} (and .svg)" for link in hanging.links)
+        self.written.extend(hanging.lacking)
+        if hanging.failed:
+            _fail(session, exitstatus)
+        return replace(report, pictures=hanging.links)
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """Print the property table, the massive layers with their near misses, and what was written."""

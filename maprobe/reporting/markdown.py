@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from typing import Any
+from urllib.parse import quote
 
 from maprobe.expectations import number
 from maprobe.readings import Reading
@@ -12,7 +13,7 @@ from maprobe.reporting.failures import explain
 from maprobe.reporting.grids import Grid, draw, titled
 from maprobe.reporting.plans import plan_table
 from maprobe.reporting.profiles import has_layers, layer_grid, scalars, top_entries
-from maprobe.reporting.report import PropertyReport
+from maprobe.reporting.report import PropertyReport, ReadingUse
 from maprobe.reporting.tables import circumstances, property_table
 from maprobe.reporting.wording import summary
 from maprobe.verdicts import Status
@@ -48,7 +49,15 @@ def measured_sections(report: PropertyReport) -> Iterator[str]:
     if uses:
         yield "## Readings"
         for use in uses:
-            yield titled(circumstances(use), "\n\n".join(_reading(use.reading)), _FORMAT)
+            parts = [*_pictures(report, use), *_reading(use.reading)]
+            yield titled(circumstances(use), "\n\n".join(parts), _FORMAT)
+
+
+def _pictures(report: PropertyReport, use: ReadingUse) -> Iterator[str]:
+    """Yield the pictures of a Reading that were drawn in the same run."""
+    for picture in report.pictures:
+        if (picture.checkpoint, picture.reading) == (use.checkpoint, use.reading):
+            yield f"![{markdown(picture.title)}]({quote(picture.path)})"
 
 
 def _provenance(checkpoint: Mapping[str, Any]) -> str:

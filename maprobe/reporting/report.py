@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from maprobe.errors import ReportError, allowed_names, did_you_mean
 from maprobe.readings import Reading
 from maprobe.verdicts import Status, Verdict
 
-__all__ = ["VERSION", "PropertyReport", "ReadingUse"]
+__all__ = ["VERSION", "PictureLink", "PropertyReport", "ReadingUse"]
 
 VERSION = 1
 COUNTED = ("passed", "failed", "warned", "waived", "absent", "not-applicable", "unmeasured")
@@ -27,6 +29,16 @@ class ReadingUse:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PictureLink:
+    """A picture of a Reading of one checkpoint: the path of its PNG; beside it lies an SVG of the same name."""
+
+    checkpoint: str
+    reading: Reading
+    title: str
+    path: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PropertyReport:
     """Verdicts and Readings of a session, with their provenance.
 
@@ -38,6 +50,7 @@ class PropertyReport:
         started: when it began, ISO 8601, UTC.
         seconds: how long it took.
         interrupted: whether it ended before every selected case was judged.
+        pictures: those that were drawn of its Readings; paths are seen from the report's folder.
     """
 
     verdicts: tuple[Verdict, ...]
@@ -47,6 +60,7 @@ class PropertyReport:
     started: str = ""
     seconds: float = 0.0
     interrupted: bool = False
+    pictures: tuple[PictureLink, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data as documented in docs/reports.md; verdicts refer to their Reading by its index."""
@@ -73,6 +87,15 @@ class PropertyReport:
             "plan": dict(self.plan),
             "verdicts": verdicts,
             "readings": readings,
+            "pictures": [
+                {
+                    "checkpoint": picture.checkpoint,
+                    "reading": index[_identity(picture.reading.to_dict())],
+                    "title": picture.title,
+                    "path": picture.path,
+                }
+                for picture in self.pictures
+            ],
         }
 
     @classmethod
@@ -99,6 +122,11 @@ class PropertyReport:
                 started=data["started"],
                 seconds=data["seconds"],
                 interrupted=data["interrupted"],
+                # Reports of the same version that were written before there were pictures have no such key.
+                pictures=tuple(
+                    PictureLink(**{**entry, "reading": readings[entry["reading"]]})
+                    for entry in data.get("pictures", ())
+                ),
             )
         except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
             raise ReportError(
@@ -135,7 +163,20 @@ class PropertyReport:
                 f"allowed: {allowed_names(labels)}"
             )
         verdicts = tuple(verdict for verdict in self.verdicts if verdict.checkpoint == checkpoint)
-        return replace(self, verdicts=verdicts, checkpoints=tuple(loaded))
+        pictures = tuple(picture for picture in self.pictures if picture.checkpoint == checkpoint)
+        return replace(self, verdicts=verdicts, checkpoints=tuple(loaded), pictures=pictures)
+
+    def relinked(self, start: Path, end: Path) -> PropertyReport:
+        """Return the report with the paths of its pictures, seen from the folder ``start``, as seen from ``end``."""
+
+        def seen(path: str) -> str:
+            whole = os.path.abspath(start / path)  # noqa: PTH100 - links are to be left as they are
+            try:
+                return Path(os.path.relpath(whole, end)).as_posix()
+            except ValueError:  # on another drive
+                return Path(whole).as_posix()
+
+        return replace(self, pictures=tuple(replace(picture, path=seen(picture.path)) for picture in self.pictures))
 
     def readings(self) -> tuple[ReadingUse, ...]:
         """Return each distinct Reading of each checkpoint once, in order of first use."""

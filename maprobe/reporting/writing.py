@@ -14,7 +14,7 @@ from maprobe.errors import ReportError, allowed_names, did_you_mean
 from maprobe.recipes import Renderer
 from maprobe.reporting.report import PropertyReport
 
-__all__ = ["check_target", "replace_file", "write_report"]
+__all__ = ["check_target", "replace_bytes", "replace_file", "write_report"]
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
@@ -46,7 +46,17 @@ def check_target(path: Path, renderers: Mapping[str, Renderer]) -> None:
 
 
 def replace_file(path: Path, text: str) -> None:
-    """Write text as UTF-8 to a temporary file beside the path, then put it in the path's place in one step.
+    """Write text as UTF-8 in one step.
+
+    Raises:
+        ReportError: the file could not be written; what was there before is unchanged.
+    """
+    # Half a surrogate pair, which a byte-level tokenizer can hand out, has no UTF-8: its escape is written.
+    replace_bytes(path, text.encode("utf-8", errors="backslashreplace"))
+
+
+def replace_bytes(path: Path, data: bytes) -> None:
+    """Write data to a temporary file beside the path, then put it in the path's place in one step.
 
     A symbolic link stays one: the file it points at is replaced. An existing file's mode is kept.
 
@@ -56,8 +66,6 @@ def replace_file(path: Path, text: str) -> None:
     _check_place(path)
     target = Path(os.path.realpath(path))
     temporary = target.with_name(f".maprobe-{secrets.token_hex(4)}.tmp")
-    # Half a surrogate pair, which a byte-level tokenizer can hand out, has no UTF-8: its escape is written.
-    data = text.encode("utf-8", errors="backslashreplace")
     try:
         with temporary.open("xb") as file:
             file.write(data)

@@ -36,10 +36,14 @@ class Observer:
             of the queries; None where nobody wants them, so that they are not worked out.
         projections: takes queries, keys and values, each of shape (sequences, heads, tokens, dims), before any
             probabilities; None where nobody wants them.
+        scores: takes what the softmax takes in, of the shape of probabilities and before them, with the position of the
+            first of the queries: scaled products of queries and keys, capped and biased as the model does it, in
+            float32, -inf where a key is masked; None where nobody wants them.
     """
 
     probabilities: Callable[[torch.Tensor, int], None] | None = None
     projections: Callable[[torch.Tensor, torch.Tensor, torch.Tensor], None] | None = None
+    scores: Callable[[torch.Tensor, int], None] | None = None
 
 
 Function = Callable[..., tuple[torch.Tensor, torch.Tensor | None]]
@@ -143,8 +147,14 @@ def _over_sdpa(
     attention_mask = _narrow(module, query, key, attention_mask, options)
     if observer.projections is not None:
         observer.projections(query, key, value)
-    if observer.probabilities is not None:
-        _observe(module, query, key, attention_mask, options, observer.probabilities)
+    if observer.probabilities is not None or observer.scores is not None:
+        causal = _causal(module, query.shape[2], attention_mask, options)
+        # SDPA caps nothing, whatever the config says.
+        for start, scores in _scored(query, key, attention_mask, {**options, "softcap": None}, causal=causal):
+            if observer.scores is not None:
+                observer.scores(scores, start)
+            if observer.probabilities is not None:
+                observer.probabilities(scores.softmax(dim=-1), start)
     return cast("Function", ALL_ATTENTION_FUNCTIONS["sdpa"])(module, query, key, value, attention_mask, **options)
 
 
@@ -164,6 +174,9 @@ def _over_eager(
         attention_mask = torch.zeros_like(attention_mask, dtype=query.dtype).masked_fill(~attention_mask, shut)
     if observer.projections is not None:
         observer.projections(query, key, value)
+    if observer.scores is not None:
+        for start, scores in _scored(query, key, attention_mask, options, causal=False):
+            observer.scores(scores, start)
     output, probabilities = _eager_of(module)(module, query, key, value, attention_mask, **options)
     if observer.probabilities is not None and probabilities is not None:
         observer.probabilities(probabilities, 0)
@@ -210,36 +223,41 @@ def _eager_of(module: nn.Module) -> Function:
     raise LookupError(f"{type(module).__name__} has no eager attention function")
 
 
-def _observe(
-    module: nn.Module,
+def _scored(
     query: torch.Tensor,
     key: torch.Tensor,
     mask: torch.Tensor | None,
     options: Mapping[str, Any],
-    observe: Callable[[torch.Tensor, int], None],
-) -> None:
+    *,
+    causal: bool,
+) -> Iterator[tuple[int, torch.Tensor]]:
+    """Yield what the softmax takes in, some queries at a time, each with the position of its first query."""
     batch, heads, queries, width = query.shape
     groups, keys = key.shape[1], key.shape[2]
-    scaling = options.get("scaling")
+    scaling, cap = options.get("scaling"), options.get("softcap")
     scale = width**-0.5 if scaling is None else float(scaling)
     bias: torch.Tensor | None = options.get("position_bias")
-    causal = _causal(module, queries, mask, options)
     turned = key.float().transpose(2, 3)[:, :, None]
     rows = max(1, _CHUNK // (batch * heads * keys))
     for start in range(0, queries, rows):
         stop = min(start + rows, queries)
         part = query[:, :, start:stop].float().reshape(batch, groups, heads // groups, stop - start, width)
         scores = ((part @ turned) * scale).reshape(batch, heads, stop - start, keys)
+        if cap is not None:
+            scores = (scores / cap).tanh() * cap
         if bias is not None:
             scores = scores + bias[..., start:stop, :keys]
         if causal:
             last = torch.arange(start, stop, device=query.device)[:, None] + (keys - queries)
             scores = scores.masked_fill(torch.arange(keys, device=query.device) > last, -torch.inf)
-        elif mask is not None and mask.dtype == torch.bool:
-            scores = scores.masked_fill(~mask[..., start:stop, :keys], -torch.inf)
         elif mask is not None:
-            scores = scores + mask[..., start:stop, :keys]
-        observe(scores.softmax(dim=-1), start)
+            shown = mask[..., start:stop, :keys]
+            if shown.dtype == torch.bool:
+                scores = scores.masked_fill(~shown, -torch.inf)
+            else:
+                # A mask that is added closes a key with the lowest number of its dtype.
+                scores = (scores + shown).masked_fill(shown <= torch.finfo(shown.dtype).min / 2, -torch.inf)
+        yield start, scores
 
 
 @contextmanager

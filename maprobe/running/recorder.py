@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 __all__ = ["Recorder"]
 
 _ATTENTION = "block.attn.probs"
+_SCORES = "block.attn.scores"
 _PROJECTIONS = ("block.attn.queries", "block.attn.keys", "block.attn.values")
-_FROM_ATTENTION = (_ATTENTION, *_PROJECTIONS)
+_FROM_ATTENTION = (_ATTENTION, _SCORES, *_PROJECTIONS)
 _LOGITS = "logits"
 
 
@@ -139,7 +140,7 @@ class Recorder:
     def _require_attention(self, tap: Tap) -> None:
         if self._block(tap.layer).attention_maps is None:
             raise MeasurementError(_unreadable(tap, "it shows its attention in no way that maprobe knows"))
-        if tap.site in _PROJECTIONS and self._anatomy.attention_route != "interface":
+        if tap.site != _ATTENTION and self._anatomy.attention_route != "interface":
             raise MeasurementError(_unreadable(tap, "it computes attention by itself and shows its maps alone"))
 
     def _block(self, layer: int) -> Block:
@@ -199,7 +200,7 @@ class Recorder:
         wanted = [
             (index, Tap(site, layer)) for index, site in enumerate(_PROJECTIONS) if Tap(site, layer) in self._folds
         ]
-        maps = Tap(_ATTENTION, layer)
+        maps, scores = Tap(_ATTENTION, layer), Tap(_SCORES, layer)
 
         def project(*projections: torch.Tensor) -> None:
             for index, tap in wanted:
@@ -208,6 +209,7 @@ class Recorder:
         return Observer(
             probabilities=(lambda value, query: self._observe(maps, value, query)) if maps in self._folds else None,
             projections=project if wanted else None,
+            scores=(lambda value, query: self._observe(scores, value, query)) if scores in self._folds else None,
         )
 
     def _before(self, module: nn.Module, see: Callable[[torch.Tensor], Any]) -> None:

@@ -112,7 +112,8 @@ def _finish(
 def circumstances(run: Run, measure: MeasureRequest, subject: Subject, inputs: Inputs) -> Circumstances:
     """Return under which conditions a measurement of a run is taken."""
     provenance = subject.loaded.provenance
-    route = f" (read through: {subject.anatomy.attention_route})" if measure.site == "block.attn.probs" else ""
+    maps = measure.site in ("block.attn.probs", "block.attn.scores")
+    route = f" (read through: {subject.anatomy.attention_route})" if maps else ""
     return Circumstances(
         inputs=inputs.description,
         digest=inputs.digest,

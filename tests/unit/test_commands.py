@@ -53,7 +53,7 @@ class TestParser:
         assert (0, f"maprobe {maprobe.__version__}\n") == (ended.value.code, capsys.readouterr().out)
 
     @pytest.mark.parametrize(
-        "arguments", [[], ["chek"], ["check"], ["list", "nothing"], ["doctor"], ["card", "r.json"]]
+        "arguments", [[], ["chek"], ["check"], ["list", "nothing"], ["doctor"], ["card", "r.json"], ["plots", "r.json"]]
     )
     def test_a_command_line_that_says_too_little_ends_with_2(
         self, capsys: pytest.CaptureFixture[str], arguments: list[str]
@@ -235,3 +235,50 @@ class TestCard:
     def test_a_report_that_is_not_there_is_told(self, run: Any, tmp_path: Path) -> None:
         status, _, errors = run("card", tmp_path / "none.json", tmp_path / "card.md")
         assert (2, True) == (status, "none.json is not a JSON report: " in errors)
+
+
+class TestPlots:
+    def test_the_pictures_of_a_report_are_drawn(self, run: Any, report: Path, tmp_path: Path) -> None:
+        path = tmp_path / "pics" / "smollm2-135m" / "exists-layerwise.png"
+        assert (0, f"picture: {path} (and .svg)\n", "") == run("plots", report, tmp_path / "pics")
+        assert path.with_suffix(".svg").exists()
+
+    def test_where_there_is_nothing_to_draw_it_says_what_there_could_be(self, run: Any, tmp_path: Path) -> None:
+        path = tmp_path / "r.json"
+        path.write_text(json.dumps({**ONE.to_dict(), "verdicts": [], "readings": []}), encoding="utf-8")
+        status, printed, errors = run("plots", path, tmp_path / "pics")
+        assert (0, "") == (status, errors)
+        assert printed.startswith(f"{path} holds nothing that a picture shows: measure ")
+
+    def test_a_reading_without_a_picture_has_a_sentence(self, run: Any, tmp_path: Path) -> None:
+        data = ONE.to_dict()
+        data["readings"] = [{**data["readings"][0], "absent": "gone", "quantities": {}, "records": []}]
+        data["verdicts"] = [{**data["verdicts"][0], "reading": 0}]
+        path = tmp_path / "r.json"
+        path.write_text(json.dumps(data), encoding="utf-8")
+        assert (0, "", "no picture of exists on smollm2-135m: gone\n") == run("plots", path, tmp_path / "pics")
+
+    @pytest.mark.parametrize("text", [None, "{", "[]", "{}", '{"maprobe_report": 1}'])
+    def test_what_is_no_report_is_told_in_one_sentence(self, run: Any, tmp_path: Path, text: str | None) -> None:
+        path = tmp_path / "r.json"
+        if text is not None:
+            path.write_text(text, encoding="utf-8")
+        status, printed, errors = run("plots", path, tmp_path / "pics")
+        assert (2, "", 1) == (status, printed, len(errors.splitlines()))
+        assert errors.startswith(f"maprobe plots: {path} is not a JSON report: ")
+
+    def test_a_folder_that_is_a_file_is_refused(self, run: Any, report: Path) -> None:
+        status, printed, errors = run("plots", report, report)
+        assert (2, "") == (status, printed)
+        assert f"maprobe plots: pictures cannot be written to {report}: {report} is no folder" in errors
+
+    def test_a_card_links_the_pictures_of_its_report_from_where_it_lies(
+        self, run: Any, report: Path, tmp_path: Path
+    ) -> None:
+        data = json.loads(report.read_text(encoding="utf-8"))
+        link = {"checkpoint": "smollm2-135m", "reading": 0, "title": "t", "path": "pics/smollm2-135m/a.png"}
+        report.write_text(json.dumps({**data, "pictures": [link]}), encoding="utf-8")
+        (tmp_path / "cards").mkdir()
+        card = tmp_path / "cards" / "card.md"
+        assert 0 == run("card", report, card)[0]
+        assert "![t](../pics/smollm2-135m/a.png)" in card.read_text(encoding="utf-8")
