@@ -26,11 +26,14 @@ __all__ = [
     "InputsRequest",
     "InterveneRequest",
     "MeasureRequest",
+    "Monotone",
     "Options",
     "Override",
     "Probe",
     "Quantifier",
     "SeverityBand",
+    "StepBound",
+    "Trend",
     "Waiver",
 ]
 
@@ -155,6 +158,54 @@ class SeverityBand:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StepBound:
+    """A point of a training: a number of steps, or a share of the last checkpoint's."""
+
+    step: int | None = None
+    share: float | None = None
+    mark: SourceMark | None = field(default=None, compare=False, repr=False)
+
+    def __str__(self) -> str:
+        return f"step {self.step}" if self.share is None else f"{100 * self.share:g} % of the steps"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Monotone:
+    """A quantity with one value a checkpoint that never falls, or never rises, by more than a tolerance.
+
+    Attributes:
+        quantity: its name.
+        direction: ``increasing`` or ``decreasing``.
+        tolerance: how far a value may fall behind the best before it, as a share of that.
+    """
+
+    quantity: str
+    direction: Literal["increasing", "decreasing"]
+    tolerance: float = 0.0
+    mark: SourceMark | None = field(default=None, compare=False, repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trend:
+    """What must hold of the checkpoints of a series together; all that is given must hold.
+
+    Attributes:
+        of: the condition that is asked of each checkpoint; None where only ``monotone`` is given.
+        emerges_after: up to this point it holds in none.
+        emerges_by: up to this point it holds in at least one.
+        stays: whether it must hold in each that follows the first in which it does.
+        monotone: how a quantity must develop.
+    """
+
+    of: Expectation | None = None
+    emerges_after: StepBound | None = None
+    emerges_by: StepBound | None = None
+    stays: bool = False
+    monotone: Monotone | None = None
+    mark: SourceMark | None = field(default=None, compare=False, repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Condition:
     """One line of a ``when``: a fact of the loaded checkpoint and a comparison. All lines must hold.
 
@@ -191,7 +242,7 @@ class Override:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Probe:
-    """One question: inputs, what to measure, an optional intervention, what to expect.
+    """One question: inputs, what to measure, an optional intervention, what to expect of it, alone and in a series.
 
     ``id`` already carries the parameters of a parametrized probe (``effect-zero``). Overrides are tried in
     order; the first whose conditions all hold replaces the probe.
@@ -206,6 +257,7 @@ class Probe:
     cite: str = ""
     intervene: InterveneRequest | None = None
     expect: Expectation | None = None
+    trend: Trend | None = None
     severity: Severity = "error"
     bands: tuple[SeverityBand, ...] = ()
     when: tuple[Condition, ...] = ()
@@ -215,17 +267,33 @@ class Probe:
     marks: tuple[str, ...] = ()
     tags: tuple[str, ...] = ()
 
+    @property
+    def of_series_only(self) -> bool:
+        """Whether it asks nothing of a checkpoint by itself: it has a trend, and expects nothing else."""
+        return self.trend is not None and self.expect is None and not self.bands
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """A Probe on a checkpoint.
+    """A Probe on a checkpoint; or its trend on a series of checkpoints.
 
     Attributes:
         id: ``FILE::PROBE[CHECKPOINT]``: stable, and what reports are keyed by.
         probe: the probe as written, before any override is chosen.
-        checkpoint: the checkpoint's label, unique within a session.
+        checkpoint: the label of the checkpoint, or of the series; unique within a session.
+        members: of a trend, the labels of the checkpoints by whose verdicts it is judged; else empty.
     """
 
     id: str
     probe: Probe
     checkpoint: str
+    members: tuple[str, ...] = ()
+
+    @property
+    def stem(self) -> str:
+        """The id without the checkpoint."""
+        return self.id.removesuffix(f"[{self.checkpoint}]")
+
+    def on(self, checkpoint: str) -> str:
+        """Return the id of the same probe's case on another checkpoint."""
+        return f"{self.stem}[{checkpoint}]"

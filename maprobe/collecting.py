@@ -45,9 +45,12 @@ class ProbeFile(pytest.File):
         session = self.config.stash[SESSION]
         try:
             probes = parse_file(self.path, session.registry, name=_shown(self.path, self.config))
-            cases = expand(probes, file=self.nodeid, checkpoints=tuple(session.references))
+            series = {label: each.labels for label, each in session.series.items()}
+            cases = expand(probes, file=self.nodeid, checkpoints=tuple(session.references), series=series)
         except MaprobeError as error:
             raise self.CollectError(str(error)) from None
+        asked = {case.probe.id for case in cases}
+        session.unasked += [f"{self.nodeid}::{probe.id}" for probe in probes if probe.id not in asked]
         for case in cases:
             name = case.id.removeprefix(f"{self.nodeid}::")
             # The id in full, so that pytest sees the parameter in it and `--lf` knows the case again.
@@ -63,7 +66,10 @@ def _shown(path: Path, config: pytest.Config) -> str:
 
 
 class ProbeItem(pytest.Item):
-    """One case. Measuring is its setup, judging is its call: an unmeasured case is an error, not a failure."""
+    """One case. Measuring is its setup, judging is its call: an unmeasured case is an error, not a failure.
+
+    That of a trend measures nothing: its setup takes what the cases of its series have brought.
+    """
 
     def __init__(self, *, case: Case, **kwargs: Any) -> None:  # noqa: ANN401 - pytest's own keywords
         super().__init__(**kwargs)
@@ -80,7 +86,10 @@ class ProbeItem(pytest.Item):
         """Measure, unless the passes needed were made for an earlier case, and judge."""
         session = self.config.stash[SESSION]
         try:
-            self.verdict = session.verdict(self.case, lambda: selected_cases(self.session))
+            if self.case.members:
+                self.verdict = session.trend(self.case)
+            else:
+                self.verdict = session.verdict(self.case, lambda: selected_cases(self.session))
         except MaprobeError as error:
             if not hasattr(self.config, "workerinput"):
                 # The plan as a whole was refused: the same for every case, so the session ends here.
@@ -124,14 +133,44 @@ class Gatherer:
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> Generator[None, None, None]:
-        """Sort what all others made of the items; registered late, so that `--failed-first` comes before."""
+        """Sort what all others made of the items; registered late, so that `--failed-first` comes before.
+
+        The trends of a series come behind the last of its checkpoints.
+        """
         yield
         cases = [item for item in items if isinstance(item, ProbeItem)]
-        order = list(dict.fromkeys(item.case.checkpoint for item in cases))
-        together = iter(sorted(cases, key=lambda item: order.index(item.case.checkpoint)))
+        order = list(dict.fromkeys(item.case.checkpoint for item in cases if not item.case.members))
+
+        def place(item: ProbeItem) -> tuple[int, bool]:
+            last = [order.index(label) for label in item.case.members or (item.case.checkpoint,) if label in order]
+            return max(last, default=len(order)), bool(item.case.members)
+
+        together = iter(sorted(cases, key=place))
         items[:] = [next(together) if isinstance(item, ProbeItem) else item for item in items]
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        """Let `--lf` run again, with a trend that did not pass, the cases that it is judged by."""
+        config = session.config
+        verdicts = config.stash[SESSION].verdicts.values()
+        trends = [verdict for verdict in verdicts if verdict.members and _is_failure(verdict)]
+        cache = getattr(config, "cache", None)
+        if cache is None or not trends or config.getoption("cacheshow", default=None):
+            return
+        failed: dict[str, bool] = cache.get("cache/lastfailed", {})
+        for verdict in trends:
+            stem = verdict.case.removesuffix(f"[{verdict.checkpoint}]")
+            failed.update({f"{stem}[{member}]": True for member in verdict.members})
+        cache.set("cache/lastfailed", failed)
+
+
+def _is_failure(verdict: Verdict) -> bool:
+    if verdict.status is Status.FAILED:
+        return verdict.severity == "error" and not verdict.waived
+    return verdict.status is Status.UNMEASURED
 
 
 def selected_cases(session: pytest.Session) -> list[Case]:
-    """Return the cases that were selected and that no mark of their own skips, in the order in which they run."""
-    return [item.case for item in session.items if isinstance(item, ProbeItem) and not item.case.probe.skip]
+    """Return the cases to be measured, in the order in which they run: selected, and not skipped by their probe."""
+    items = [item for item in session.items if isinstance(item, ProbeItem)]
+    return [item.case for item in items if not item.case.members and not item.case.probe.skip]

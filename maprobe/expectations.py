@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from maprobe.recipes import Operator
 
-__all__ = ["OPERATORS", "number"]
+__all__ = ["OPERATORS", "number", "together"]
 
 _NUMBER = {"type": "number"}
 _SCALAR = {"type": ["number", "string", "boolean"]}
@@ -25,6 +25,15 @@ def number(value: Any) -> str:  # noqa: ANN401 - bounds and observed values are 
     if magnitude < 1e6 and (value == int(value) or magnitude >= 1e3):  # noqa: PLR2004 - see the docstring
         return f"{value + 0:.0f}"  # + 0 turns -0.0 into 0
     return f"{value:.4g}"
+
+
+def together(clauses: Iterable[str]) -> str:
+    """Join comparisons in words; what all of them end with from ``in`` on, a quantifier, is said once."""
+    told = list(dict.fromkeys(clauses))
+    first = told[0] if told else ""
+    starts = (index for index in range(len(first)) if first.startswith(" in ", index))
+    shared = next((first[start:] for start in starts if all(clause.endswith(first[start:]) for clause in told)), "")
+    return " and ".join(clause.removesuffix(shared) for clause in told) + shared
 
 
 def _room(observed: float, bound: float, sign: int) -> float | None:

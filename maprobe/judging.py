@@ -20,11 +20,11 @@ from maprobe.recipes import Operator
 from maprobe.registry import Registry
 from maprobe.verdicts import Finding, Severity, Status, Verdict
 
-__all__ = ["compare", "judge", "unanswered"]
+__all__ = ["Outcome", "answered", "blank", "compare", "in_words", "judge", "unanswered", "weighed"]
 
 
 @dataclass(frozen=True, slots=True)
-class _Outcome:
+class Outcome:
     """An expectation answered: whether it holds (None where unknown), why it has no object, and its findings."""
 
     holds: bool | None
@@ -87,7 +87,7 @@ def _over(after: float, before: float) -> float:
 
 def unanswered(planned: PlannedCase, status: Status, reason: str, *, repeat: str = "") -> Verdict:
     """Return the Verdict of a case that has no numbers, with the reason."""
-    return replace(_blank(planned), status=status, reason=reason, repeat=repeat)
+    return replace(blank(planned), status=status, reason=reason, repeat=repeat)
 
 
 def judge(
@@ -102,23 +102,25 @@ def judge(
         today: decides whether a waiver has run out.
         repeat: the command that repeats this case.
     """
-    verdict = replace(_blank(planned), reading=reading, repeat=repeat)
+    verdict = replace(blank(planned), reading=reading, repeat=repeat)
     if reading.absent is not None:
         return replace(verdict, status=Status.ABSENT, reason=reading.absent)
     probe, operators = planned.probe, registry.operators
-    outcome = _answer(probe.expect, reading, operators) if probe.expect else _Outcome(holds=True, findings=())
+    outcome = answered(probe.expect, reading, operators) if probe.expect else Outcome(holds=True, findings=())
     if outcome.absent:
         return replace(verdict, status=Status.ABSENT, reason=outcome.absent)
     level, findings, band = _severity(probe, reading, operators, outcome)
     known = outcome.holds is not None and band is not None
-    measured = _in_words(findings) or _summary(reading)
+    measured = in_words(findings) or _summary(reading)
     verdict = replace(verdict, findings=findings, measured=measured, severity=level)
     if not known:
         return replace(verdict, status=Status.UNMEASURED, reason=_unknown(findings))
-    return _weighed(verdict, probe.xfail, bool(outcome.holds and not band), today)
+    # Where only the trend says anything, it is the trend that is known to fail.
+    waiver = None if probe.of_series_only else probe.xfail
+    return weighed(verdict, waiver, bool(outcome.holds and not band), today)
 
 
-def _weighed(verdict: Verdict, waiver: Waiver | None, holds: bool, today: datetime.date) -> Verdict:  # noqa: FBT001
+def weighed(verdict: Verdict, waiver: Waiver | None, holds: bool, today: datetime.date) -> Verdict:  # noqa: FBT001
     """Give the status that the answer has in the light of the waiver, if there is one."""
     if waiver is None:
         return replace(verdict, status=Status.PASSED if holds else Status.FAILED)
@@ -135,7 +137,8 @@ def _weighed(verdict: Verdict, waiver: Waiver | None, holds: bool, today: dateti
     return replace(verdict, status=Status.PASSED)
 
 
-def _blank(planned: PlannedCase) -> Verdict:
+def blank(planned: PlannedCase) -> Verdict:
+    """Return what a case's verdict says before anything is known."""
     probe = planned.probe
     return Verdict(
         case=planned.case.id,
@@ -152,7 +155,7 @@ def _blank(planned: PlannedCase) -> Verdict:
 
 
 def _severity(
-    probe: Probe, reading: Reading, operators: Mapping[str, Operator], outcome: _Outcome
+    probe: Probe, reading: Reading, operators: Mapping[str, Operator], outcome: Outcome
 ) -> tuple[Severity, tuple[Finding, ...], bool | None]:
     """Return the level a failure counts as, all findings, and whether a band of the bad state was entered."""
     findings = list(outcome.findings)
@@ -160,7 +163,7 @@ def _severity(
         return "error" if probe.bands else probe.severity, tuple(findings), False
     entered: bool | None = False
     for band in probe.bands:
-        answer = _answer(band.condition, reading, operators)
+        answer = answered(band.condition, reading, operators)
         # A band describes what must not be, so what it finds is told the other way round.
         findings.extend(
             replace(
@@ -178,11 +181,12 @@ def _severity(
     return "error" if probe.bands else probe.severity, tuple(findings), entered
 
 
-def _answer(expect: Expectation, reading: Reading, operators: Mapping[str, Operator]) -> _Outcome:
+def answered(expect: Expectation, reading: Reading, operators: Mapping[str, Operator]) -> Outcome:
+    """Compare what was measured with what is expected, clause by clause."""
     quantities = {clause.quantity: reading[clause.quantity] for clause in expect.clauses}
     for quantity in quantities.values():
         if quantity.absent is not None:
-            return _Outcome(holds=None, findings=(), absent=quantity.absent)
+            return Outcome(holds=None, findings=(), absent=quantity.absent)
     plain = [clause for clause in expect.clauses if not quantities[clause.quantity].axes]
     ranged = [clause for clause in expect.clauses if quantities[clause.quantity].axes]
     findings = [_finding(clause, quantities[clause.quantity], 0, operators, "") for clause in plain]
@@ -194,7 +198,7 @@ def _answer(expect: Expectation, reading: Reading, operators: Mapping[str, Opera
         findings.extend(found)
     findings.sort(key=lambda finding: [clause.quantity for clause in expect.clauses].index(finding.quantity))
     known = None if None in answers else all(answers)
-    return _Outcome(holds=False if False in answers else known, findings=tuple(findings))
+    return Outcome(holds=False if False in answers else known, findings=tuple(findings))
 
 
 def _quantified(
@@ -289,7 +293,7 @@ def _extent(quantity: Quantity) -> str:
     return f" of {layers[0]}..{layers[-1]}" if len(layers) > 1 else f" {layers[0]}"
 
 
-def _in_words(findings: Iterable[Finding]) -> str:
+def in_words(findings: Iterable[Finding]) -> str:
     """Say what decided, the cell once: ``layer 8  ratio 412  top 233.1  dim 507  token 0 'The'``."""
     parts: list[str] = []
     cell: Mapping[str, int] | None = None

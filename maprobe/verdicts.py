@@ -75,6 +75,7 @@ class Verdict:
         waived: the waiver's reason where a failure is a known one (``xfail``); empty otherwise.
         reading: what was measured; under an intervention the comparison of its arms.
         repeat: the command that repeats this one case.
+        members: of a trend, the labels of the checkpoints that it was judged by; its ``checkpoint`` is the series.
     """
 
     case: str
@@ -93,6 +94,7 @@ class Verdict:
     waived: str = ""
     reading: Reading | None = None
     repeat: str = ""
+    members: tuple[str, ...] = ()
 
     @property
     def margin(self) -> float | None:
@@ -103,6 +105,7 @@ class Verdict:
         """Return plain data that JSON and xdist can carry."""
         data = {name: getattr(self, name) for name in self.__dataclass_fields__}
         data["status"] = self.status.value
+        data["members"] = list(self.members)
         data["reading"] = self.reading.to_dict() if self.reading else None
         data["findings"] = [
             {
@@ -120,6 +123,7 @@ class Verdict:
         """Rebuild a Verdict from :meth:`to_dict`."""
         values = dict(data)
         values["status"] = Status(data["status"])
+        values["members"] = tuple(data.get("members", ()))
         values["reading"] = Reading.from_dict(data["reading"]) if data["reading"] else None
         values["findings"] = tuple(
             Finding(**{**finding, "observed": unplain(finding["observed"]), "margin": unplain(finding["margin"])})

@@ -19,6 +19,7 @@ __all__ = [
     "CONTROL_PAIRED",
     "DATE",
     "DECIDED_AT_COLLECTION",
+    "DIRECTION",
     "FACT_SCHEMAS",
     "INPUT_KEYS",
     "INPUT_LEAVES",
@@ -27,6 +28,7 @@ __all__ = [
     "LEVELS",
     "MARK",
     "MEASURE_KEYS",
+    "MONOTONE_KEYS",
     "NOT_IN_DEFAULTS",
     "NOT_IN_OVERRIDES",
     "OF_ONE_SOURCE",
@@ -39,10 +41,13 @@ __all__ = [
     "SET_VALUE",
     "SLUG",
     "SOURCES",
+    "STEPS",
     "TEXT",
     "TOKEN_INDEX",
     "TOKEN_WORDS",
+    "TOLERANCE",
     "TOP_KEYS",
+    "TREND_KEYS",
     "TRUTH",
     "VERSIONS",
     "WAIVER_KEYS",
@@ -65,6 +70,17 @@ SET_VALUE = Leaf({"type": "number"})
 _IDENTIFIER = {"type": "string", "pattern": r"^[A-Za-z_][A-Za-z0-9_]*$"}
 PARAMETER_NAME = Leaf(_IDENTIFIER, "letters, digits and underscores, with no digit first")
 MARK = Leaf({**_IDENTIFIER, "not": {"enum": list(BUILTIN_MARKS)}}, PARAMETER_NAME.words)
+STEPS = Leaf(
+    {
+        "anyOf": [
+            {"type": "integer", "minimum": 0},
+            {"type": "string", "pattern": r"^(100(\.0+)?|[0-9]{1,2}(\.[0-9]+)?)\s?%$"},
+        ]
+    },
+    "a number of steps such as 1000, or a share of them such as 50%",
+)
+DIRECTION = Leaf({"enum": ["increasing", "decreasing"]})
+TOLERANCE = Leaf({"type": "number", "minimum": 0})
 DATE = Leaf({"type": "string", "pattern": r"^\d{4}-\d{2}-\d{2}$"}, "a day as YYYY-MM-DD")
 LAYERS = Leaf(
     {"anyOf": [{"const": "all"}, {"type": "integer"}, {"type": "string", "pattern": r"^\s*-?\d+\s*\.\.\s*-?\d+\s*$"}]},
@@ -92,6 +108,7 @@ PROBE_KEYS = {
     "intervene": "what to edit before measuring again",
     "control": "the control arm of the intervention; none must be written out",
     "expect": "what must hold of the quantities; left out, they are only reported",
+    "trend": "what must hold along a series of checkpoints",
     "severity": "what a failure counts as, or a bad state for each level",
     "overrides": "the probe as it stands for certain checkpoints; the first that matches wins",
     "when": "which checkpoints the probe applies to",
@@ -162,6 +179,18 @@ QUANTIFIERS = {
     "some": "axis; the clauses must hold together in at least one cell",
     "none": "axis; the clauses must hold together in no cell",
     "at_least": "axis with a number or share of cells in which the clauses must hold together",
+}
+TREND_KEYS = {
+    "of": "the condition, written like expect, that is asked of each checkpoint",
+    "emerges_after": "steps, or a share of them, up to which the condition holds in no checkpoint",
+    "emerges_by": "steps, or a share of them, up to which the condition holds in at least one checkpoint",
+    "stays": "whether it must hold in every checkpoint behind the first in which it does",
+    "monotone": "a quantity that goes in one direction only",
+}
+MONOTONE_KEYS = {
+    "quantity": "the quantity, which has one value a checkpoint",
+    "direction": "increasing: it never falls; decreasing: it never rises",
+    "tolerance": "how far it may fall behind the best value before, as a share of that; left out, 0",
 }
 COMPARISONS = {
     "edited": "the headline quantity under the intervention",

@@ -10,6 +10,7 @@ from ruamel.yaml import YAML
 
 from maprobe.errors import OptionError
 from maprobe.references import KnownCheckpoint, parse_reference
+from maprobe.series import parse_series
 
 __all__ = ["known_checkpoints"]
 
@@ -64,7 +65,8 @@ def _read(line: str) -> KnownCheckpoint:
             f"{place}: {name!r} is not a short name; allowed: letters, digits, dots, dashes and underscores"
         )
     try:
-        parsed = parse_reference(reference, {})
+        series = parse_series(reference, {})
+        parsed = series.members[0].reference if series else parse_reference(reference, {})
     except OptionError as error:
         raise OptionError(f"{place}: {error}") from None
     if sha256 and not _SHA256.match(sha256):

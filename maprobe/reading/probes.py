@@ -25,6 +25,7 @@ from maprobe.reading.grammar import (
 from maprobe.reading.merging import merged
 from maprobe.reading.nodes import Node
 from maprobe.reading.requests import Context, inputs_request, intervene_request, measure_request, recipe_of
+from maprobe.reading.trends import read_trend
 from maprobe.recipes import MeasurementRecipe
 from maprobe.source import SourceMark
 
@@ -61,7 +62,13 @@ def read_probe(entries: Mapping[str, Node], heading: Heading, context: Context) 
     overrides = _overrides(entries, heading, context)
     yields = _yields(recipe, entries, context) if recipe else None
     expect = expectation(entries["expect"], yields, context) if "expect" in entries else None
+    trend = read_trend(entries["trend"], yields, context) if "trend" in entries else None
     level, bands = severity(entries.get("severity"), yields, context)
+    if trend and waiver and (expect or bands):
+        faults.add(
+            entries["xfail"].place,
+            "`xfail` does not say what is known to fail, as the probe has a `trend` and more; make two probes of it",
+        )
     if recipe is None:
         return None
     measure = measure_request(entries["measure"], recipe, context)
@@ -75,6 +82,7 @@ def read_probe(entries: Mapping[str, Node], heading: Heading, context: Context) 
         cite=told["cite"] or heading.cite,
         intervene=intervene,
         expect=expect,
+        trend=trend,
         severity=level,
         bands=bands,
         when=when,
@@ -162,6 +170,8 @@ def _override(node: Node, base: Mapping[str, Node], heading: Heading, context: C
     changed = {name: entry for name, entry in own.items() if name not in ("when", "because")}
     if own and not changed:
         faults.add(node.mark, "changes nothing; name at least one key that differs, such as `expect`")
+    if "trend" in own and "trend" not in base:
+        faults.add(own["trend"].place, "`trend` can be overridden only where the probe has one; add it there")
     probe = read_probe(merged(base, changed), heading, context)
     return Override(when=when, because=because, probe=probe) if probe else None
 

@@ -102,6 +102,7 @@ class _Part:
             "clauses": self._clauses(),
             **{f"expect.{what}": self._expect(names) for what, names in self._yields().items()},
             **{f"severity.{what}": self._severity(what) for what in self._yields()},
+            **{f"trend.{what}": self._trend(what, names) for what, names in self._yields().items()},
             "probe": {**self._probe(grammar.PROBE_KEYS, ("id", "claim")), "allOf": self._narrowed()},
             "override": {**self._probe(grammar.OVERRIDE_KEYS, ("when", "because")), "allOf": self._narrowed()},
         }
@@ -123,6 +124,7 @@ class _Part:
             "intervene": self._ref("intervene"),
             "control": self._value(self._control()),
             "expect": self._ref("expect.any"),
+            "trend": self._ref("trend.any"),
             "severity": self._ref("severity.any"),
             "when": self._ref("when"),
             "xfail": self._ref("xfail"),
@@ -146,7 +148,7 @@ class _Part:
         return rules
 
     def _only(self, what: str) -> Schema:
-        return {"properties": {name: self._ref(f"{name}.{what}") for name in ("expect", "severity")}}
+        return {"properties": {name: self._ref(f"{name}.{what}") for name in ("expect", "severity", "trend")}}
 
     def _yields(self) -> dict[str, dict[str, str]]:
         """Return the quantities with their meanings, by kind of measurement, under `intervene`, and in all.
@@ -271,6 +273,26 @@ class _Part:
             **{name: self._ref("clauses") for name in quantities},
         }
         return {**_closed(properties, {**quantities, **grammar.QUANTIFIERS}), "minProperties": 1}
+
+    def _trend(self, what: str, quantities: Mapping[str, str]) -> Schema:
+        monotone = _closed(
+            {
+                "quantity": self._value({"enum": list(quantities)}),
+                "direction": self._value(grammar.DIRECTION.schema),
+                "tolerance": self._value(grammar.TOLERANCE.schema),
+            },
+            grammar.MONOTONE_KEYS,
+            required=("quantity", "direction"),
+        )
+        properties = {
+            "of": self._ref(f"expect.{what}"),
+            "emerges_after": self._value(grammar.STEPS.schema),
+            "emerges_by": self._value(grammar.STEPS.schema),
+            "stays": self._value(grammar.TRUTH.schema),
+            "monotone": self._value(monotone),
+        }
+        needed = {name: ["of"] for name in ("emerges_after", "emerges_by")}
+        return {**_closed(properties, grammar.TREND_KEYS), "minProperties": 1, "dependencies": needed}
 
     def _severity(self, what: str) -> Schema:
         bands = _closed({level: self._ref(f"expect.{what}") for level in grammar.LEVELS}, {})

@@ -14,6 +14,7 @@ from maprobe.reporting.grids import Grid, draw, titled
 from maprobe.reporting.plans import plan_table
 from maprobe.reporting.profiles import has_layers, layer_grid, scalars, top_entries
 from maprobe.reporting.report import PropertyReport, ReadingUse
+from maprobe.reporting.series import series_table
 from maprobe.reporting.tables import circumstances, property_table
 from maprobe.reporting.wording import summary
 from maprobe.verdicts import Status
@@ -44,6 +45,9 @@ def measured_sections(report: PropertyReport) -> Iterator[str]:
     if report.verdicts:
         yield "## Properties"
         yield property_table(report, format=_FORMAT)
+        if report.series:
+            yield "## Along the series"
+            yield series_table(report, format=_FORMAT)
     yield from _failures(report)
     uses = report.readings()
     if uses:

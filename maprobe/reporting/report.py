@@ -45,6 +45,7 @@ class PropertyReport:
     Attributes:
         verdicts: in collection order.
         checkpoints: ``Provenance.to_dict()`` of each checkpoint that was loaded, in order of use.
+        series: the series that checkpoints belong to, as :meth:`maprobe.series.Series.to_dict` gives them.
         plan: what the planner says of the passes it planned, as plain data.
         command: the command line that repeats the session.
         started: when it began, ISO 8601, UTC.
@@ -55,6 +56,7 @@ class PropertyReport:
 
     verdicts: tuple[Verdict, ...]
     checkpoints: tuple[Mapping[str, Any], ...] = ()
+    series: tuple[Mapping[str, Any], ...] = ()
     plan: Mapping[str, Any] = field(default_factory=dict)
     command: str = ""
     started: str = ""
@@ -84,6 +86,7 @@ class PropertyReport:
             "interrupted": self.interrupted,
             "counts": self.counts(),
             "checkpoints": [dict(checkpoint) for checkpoint in self.checkpoints],
+            "series": [dict(series) for series in self.series],
             "plan": dict(self.plan),
             "verdicts": verdicts,
             "readings": readings,
@@ -117,6 +120,7 @@ class PropertyReport:
             return cls(
                 verdicts=tuple(_verdict(entry, readings) for entry in data["verdicts"]),
                 checkpoints=tuple(dict(entry) for entry in data["checkpoints"]),
+                series=tuple(dict(entry) for entry in data.get("series", ())),
                 plan=dict(data["plan"]),
                 command=data["command"],
                 started=data["started"],
@@ -147,7 +151,7 @@ class PropertyReport:
 
     def labels(self) -> tuple[str, ...]:
         """Return the labels of the checkpoints that verdicts speak of, in order of appearance."""
-        return tuple(dict.fromkeys(verdict.checkpoint for verdict in self.verdicts))
+        return tuple(dict.fromkeys(verdict.checkpoint for verdict in self.verdicts if not verdict.members))
 
     def of(self, checkpoint: str) -> PropertyReport:
         """Return the part of the report that speaks of one checkpoint.
@@ -164,7 +168,7 @@ class PropertyReport:
             )
         verdicts = tuple(verdict for verdict in self.verdicts if verdict.checkpoint == checkpoint)
         pictures = tuple(picture for picture in self.pictures if picture.checkpoint == checkpoint)
-        return replace(self, verdicts=verdicts, checkpoints=tuple(loaded), pictures=pictures)
+        return replace(self, verdicts=verdicts, checkpoints=tuple(loaded), pictures=pictures, series=())
 
     def relinked(self, start: Path, end: Path) -> PropertyReport:
         """Return the report with the paths of its pictures, seen from the folder ``start``, as seen from ``end``."""
@@ -179,10 +183,10 @@ class PropertyReport:
         return replace(self, pictures=tuple(replace(picture, path=seen(picture.path)) for picture in self.pictures))
 
     def readings(self) -> tuple[ReadingUse, ...]:
-        """Return each distinct Reading of each checkpoint once, in order of first use."""
+        """Return each distinct Reading of each checkpoint once, in order of first use; none of them is of a trend."""
         uses: dict[tuple[str, str], ReadingUse] = {}
         for verdict in self.verdicts:
-            if verdict.reading is None:
+            if verdict.reading is None or verdict.members:
                 continue
             key = (verdict.checkpoint, _identity(verdict.reading.to_dict()))
             probes = (*uses[key].probes, verdict.probe) if key in uses else (verdict.probe,)

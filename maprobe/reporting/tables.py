@@ -8,12 +8,11 @@ from collections.abc import Iterable, Sequence
 from maprobe.reporting.grids import Grid, draw, titled
 from maprobe.reporting.profiles import layer_grid, levels
 from maprobe.reporting.report import PropertyReport, ReadingUse
+from maprobe.reporting.series import Row, compared, rows_of, spans
 from maprobe.reporting.wording import expected, measured, percent, status
-from maprobe.verdicts import Verdict
 
 __all__ = ["circumstances", "layer_table", "property_table"]
 
-_Row = dict[str, Verdict]  # the verdicts on one probe, by checkpoint
 _OWN_DEPTH = re.compile(r" of -?\d+\.\.-?\d+|, \d+ of \d+ do")
 
 
@@ -21,7 +20,8 @@ def property_table(report: PropertyReport, *, format: str = "simple", width: int
     """Return one table for each suite, in the order of the report.
 
     One checkpoint: columns probe, status, measured, expected, margin. Several: columns probe, expected, and one for
-    each checkpoint with status and numbers. What was measured is told on a pass too.
+    each checkpoint with status and numbers. A series has a table of its own, whose columns are named by its members
+    and which takes one column for all where they do not fit. What was measured is told on a pass too.
 
     Args:
         report: the report.
@@ -29,25 +29,30 @@ def property_table(report: PropertyReport, *, format: str = "simple", width: int
         width: columns of the terminal to keep within; None for as wide as it comes. Checkpoints that do not fit
             side by side continue in a further table.
     """
-    labels = report.labels()
+    series = spans(report)
+    inside = {label for span in series for label in span.labels}
+    labels = [label for label in report.labels() if label not in inside]
     sections = []
-    for suite, rows in _suites(report.verdicts).items():
-        grids = [_single(rows, labels[0])] if len(labels) == 1 else _side_by_side(rows, labels, width)
-        tables = "\n\n".join(draw(grid, format=format, width=width) for grid in grids)
-        sections.append(titled(suite, tables, format))
+    for suite, rows in rows_of(report.verdicts).items():
+        grids = _apart(rows, labels, width)
+        tables = [draw(grid, format=format, width=width) for grid in grids]
+        for span in series:
+            grid = compared(rows, span, width)
+            if grid:
+                tables.append(draw(grid, format=format, width=width))
+        sections.append(titled(suite, "\n\n".join(tables), format))
     return "\n\n".join(sections)
 
 
-def _suites(verdicts: Sequence[Verdict]) -> dict[str, list[_Row]]:
-    """Group verdicts by suite, then by probe; the case id without its checkpoint tells files apart."""
-    suites: dict[str, dict[str, _Row]] = {}
-    for verdict in verdicts:
-        probe = verdict.case.removesuffix(f"[{verdict.checkpoint}]")
-        suites.setdefault(verdict.suite, {}).setdefault(probe, {})[verdict.checkpoint] = verdict
-    return {suite: list(rows.values()) for suite, rows in suites.items()}
+def _apart(rows: Sequence[Row], labels: Sequence[str], width: int | None) -> list[Grid]:
+    """Return the tables of the checkpoints outside of any series."""
+    own = [row for row in rows if any(label in row for label in labels)]
+    if not own:
+        return []
+    return [_single(own, labels[0])] if len(labels) == 1 else _side_by_side(own, labels, width)
 
 
-def _single(rows: Sequence[_Row], label: str) -> Grid:
+def _single(rows: Sequence[Row], label: str) -> Grid:
     verdicts = [row[label] for row in rows]
     return Grid(
         headers=("probe", "status", "measured", "expected", "margin"),
@@ -59,14 +64,14 @@ def _single(rows: Sequence[_Row], label: str) -> Grid:
     )
 
 
-def _side_by_side(rows: Sequence[_Row], labels: Sequence[str], width: int | None) -> list[Grid]:
+def _side_by_side(rows: Sequence[Row], labels: Sequence[str], width: int | None) -> list[Grid]:
     probe_columns, column = 36, 20  # what the first two columns and each checkpoint need to be read with ease
     together = len(labels) if width is None else max(1, (width - probe_columns) // column)
     return [_compared(rows, labels[start : start + together]) for start in range(0, len(labels), together)]
 
 
-def _compared(rows: Sequence[_Row], labels: Sequence[str]) -> Grid:
-    def cell(row: _Row, label: str) -> str:
+def _compared(rows: Sequence[Row], labels: Sequence[str]) -> Grid:
+    def cell(row: Row, label: str) -> str:
         if label not in row:
             return ""
         numbers = measured(row[label])
@@ -75,14 +80,15 @@ def _compared(rows: Sequence[_Row], labels: Sequence[str]) -> Grid:
     return Grid(
         headers=("probe", "expected", *labels),
         rows=tuple(
-            (next(iter(row.values())).probe, _agreed(row), *(cell(row, label) for label in labels)) for row in rows
+            (next(iter(row.values())).probe, _agreed(row, labels), *(cell(row, label) for label in labels))
+            for row in rows
         ),
     )
 
 
-def _agreed(row: _Row) -> str:
+def _agreed(row: Row, labels: Sequence[str]) -> str:
     """Return what is expected of the checkpoints; where more than their depth makes them differ, of each."""
-    wanted = {label: words for label, verdict in row.items() if (words := expected(verdict))}
+    wanted = {label: words for label in labels if label in row and (words := expected(row[label]))}
     depthless = [_OWN_DEPTH.sub("", words) for words in wanted.values()]
     for variants in (list(wanted.values()), depthless):
         if len(set(variants)) <= 1:
@@ -97,11 +103,14 @@ def layer_table(report: PropertyReport, *, format: str, every: bool) -> str:  # 
         report: the report.
         format: a format of tabulate.
         every: whether all Readings and all their layers are shown; otherwise, of the Readings of one checkpoint on the
-            same inputs, the one with most layers, shortened as :func:`maprobe.reporting.profiles.layer_grid` says.
+            same inputs, the one with most layers, shortened as :func:`maprobe.reporting.profiles.layer_grid` says,
+            and of a series its last checkpoint only.
     """
     sections = []
     uses = [use for use in report.readings() if levels(use.reading)]
-    for use in uses if every else _widest(uses):
+    # Of a series the last checkpoint is told; what came before it stands in the table of the series.
+    before = {label for span in spans(report) for label in span.labels[:-1]}
+    for use in uses if every else _widest([use for use in uses if use.checkpoint not in before]):
         table = draw(layer_grid(use.reading, every=every), format=format)
         sections.append(titled(circumstances(use), table, format))
     return "\n\n".join(sections)

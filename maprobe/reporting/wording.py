@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
-from maprobe.expectations import number
+from maprobe.expectations import number, together
 from maprobe.reporting.report import PropertyReport
 from maprobe.verdicts import Finding, Status, Verdict
 
@@ -55,18 +55,7 @@ def expected(verdict: Verdict) -> str:
     """Return the whole expectation in words, a quantifier shared by all clauses said once."""
     if verdict.expected or not verdict.findings:
         return verdict.expected
-    clauses = list(dict.fromkeys(finding.expected for finding in verdict.findings))
-    shared = _shared_ending(clauses)
-    return " and ".join(clause.removesuffix(shared) for clause in clauses) + shared
-
-
-def _shared_ending(clauses: Sequence[str]) -> str:
-    """Return the words from ``in`` on with which all clauses end, as in ``ratio > 1000 in some layer``."""
-    first = clauses[0]
-    for start in (index for index in range(len(first)) if first.startswith(" in ", index)):
-        if all(clause.endswith(first[start:]) for clause in clauses):
-            return first[start:]
-    return ""
+    return together(finding.expected for finding in verdict.findings)
 
 
 def measured(verdict: Verdict) -> str:

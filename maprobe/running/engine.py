@@ -115,6 +115,10 @@ class Engine:
         self._runs.update((run.key, run) for run in plan.runs)
         return plan
 
+    def planned(self, case: str) -> PlannedCase | None:
+        """Return a case as it was settled against its checkpoint's facts; None if it was not planned."""
+        return self._cases.get(case)
+
     def fault(self, checkpoint: str) -> MaprobeError | None:
         """Return why a checkpoint cannot be had, or None."""
         source = self._sources.get(checkpoint)
