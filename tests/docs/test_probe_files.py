@@ -100,11 +100,18 @@ def test_a_name_that_looks_like_a_site_is_one() -> None:
         ("Inputs", 3, grammar.INPUT_KEYS),
         ("Measure", 3, grammar.MEASURE_KEYS),
         ("Intervene and control", 3, grammar.INTERVENE_KEYS),
+        ("Trend", 3, grammar.TREND_KEYS),
         ("Xfail, skip, marks and tags", 3, grammar.WAIVER_KEYS),
     ],
 )
 def test_a_table_of_keys_lists_those_of_the_format(title: str, depth: int, keys: dict[str, str]) -> None:
     assert sorted(keys) == sorted(listed(PAGE.section(title, depth).table()))
+
+
+def test_the_keys_of_monotone_are_those_of_the_code() -> None:
+    text = section("Trend").text
+    table = Section("monotone", text[text.index("| key of `monotone` |") :].splitlines()).table()
+    assert [*grammar.MONOTONE_KEYS] == listed(table)
 
 
 def test_the_comparisons_are_those_of_the_code() -> None:
