@@ -18,12 +18,12 @@ FLOORS: list[tuple[str, list[str]]] = [
         "0 data",
         [
             *("source", "errors", "sites", "readings", "verdicts", "cases", "facts", "edits", "recipes", "registry"),
-            *("references", "progress", "hookspecs", ""),
+            *("references", "series", "progress", "hookspecs", ""),
         ],
     ),
     ("1 reading", ["reading"]),
     ("2 recipes", ["expectations", "architectures", "corpora", "measurements", "interventions"]),
-    ("3 thinking", ["planning", "settling", "judging", "pairing"]),
+    ("3 thinking", ["planning", "settling", "judging", "pairing", "courses", "trends"]),
     ("4 running", ["running"]),
     ("5 reporting", ["reporting"]),
     (

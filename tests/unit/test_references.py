@@ -107,6 +107,14 @@ def test_what_has_no_form_is_refused_with_all_of_them(text: str) -> None:
         parse(text)
 
 
+@pytest.mark.parametrize("text", ["org/name@{a,b}", "org/name@{a", "org/name}"])
+def test_a_series_is_refused_where_a_checkpoint_is_wanted(text: str) -> None:
+    with pytest.raises(
+        OptionError, match="names a series, where a single checkpoint is wanted; name one of its members"
+    ):
+        parse(text)
+
+
 def test_the_nearest_short_name_is_told() -> None:
     with pytest.raises(OptionError, match="did you mean 'tiny'"):
         parse("tiny!")
