@@ -28,6 +28,7 @@ __all__ = [
     "ProbeFileError",
     "RegistryError",
     "ReportError",
+    "TrainingError",
     "allowed_names",
     "did_you_mean",
 ]
@@ -103,3 +104,7 @@ class PlanError(MaprobeError):
 
 class ReportError(MaprobeError):
     """A report or card could not be written or read."""
+
+
+class TrainingError(MaprobeError):
+    """A model cannot be trained as it was asked for, or its run cannot be written or gone on with."""
