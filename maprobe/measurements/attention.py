@@ -19,6 +19,7 @@ __all__ = ["CONCENTRATION"]
 @dataclass
 class _ConcentrationFold:
     context: FoldContext
+    # By layer: sums over queries of the shares on the set and on all tokens, shape (heads, 2).
     totals: dict[int, torch.Tensor] = field(default_factory=dict)
     queries: dict[int, int] = field(default_factory=dict)
 
@@ -31,9 +32,11 @@ class _ConcentrationFold:
         if start >= value.shape[2]:
             return
         keys = batch.mask(self.context.request.tokens)
-        # One product sums over the keys of the set; the queries follow in double precision.
-        shares = value[:, :, start:] @ keys[:, None, :, None].to(value.dtype)
-        total = shares.double().sum(dim=(0, 2, 3))
+        # One product sums over the keys of the set, and over all tokens; the queries follow in double precision.
+        sets = keys.new_ones((*keys.shape, 2))
+        sets[..., 0] = keys
+        shares = value[:, :, start:] @ sets[:, None].to(value.dtype)
+        total = shares.double().sum(dim=(0, 2))
         self.totals[tap.layer] = self.totals.get(tap.layer, 0.0) + total
         self.queries[tap.layer] = self.queries.get(tap.layer, 0) + value.shape[0] * (value.shape[2] - start)
 
@@ -44,12 +47,16 @@ class _ConcentrationFold:
                 f"lengthen the inputs or lower `burn_in`"
             )
         layers = tuple(sorted(self.totals))
-        shares = [(self.totals[layer] / self.queries[layer]).tolist() for layer in layers]
+        means = [(self.totals[layer] / self.queries[layer]).T.tolist() for layer in layers]
+        shares = [share for share, _ in means]
+        # What a row has for tokens falls short of 1 by what goes to keys that stand for no token.
+        short = tuple(max(0.0, 1 - sum(tokens) / len(tokens)) for _, tokens in means)
         heads = {len(share) for share in shares}
         by_layer = {layer: sum(share) / len(share) for layer, share in zip(layers, shares, strict=True)}
         axis = Axis("layer", layers)
         quantities = [
             Quantity(name="layer_share", values=tuple(by_layer.values()), axes=(axis,)),
+            Quantity(name="bias_share", values=short, axes=(axis,)),
             *_around_emergence(by_layer, companions["massive"]),
         ]
         if len(heads) == 1:
@@ -89,6 +96,11 @@ CONCENTRATION = MeasurementRecipe(
     quantities=(
         QuantitySpec(name="share", axes=("layer", "head"), meaning="mean over queries of the share on the set"),
         QuantitySpec(name="layer_share", axes=("layer",), meaning="mean of share over the heads of a layer"),
+        QuantitySpec(
+            name="bias_share",
+            axes=("layer",),
+            meaning="mean over heads of the share on an explicit attention bias; 0 but for rounding without one",
+        ),
         QuantitySpec(name="before", meaning="mean layer_share up to the first massive layer; absent without one"),
         QuantitySpec(
             name="after",

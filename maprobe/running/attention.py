@@ -5,6 +5,10 @@ after any rotary embedding, works the probabilities out for some queries at a ti
 to the function that the model would have called: the output is the same to the last bit, and no whole map is held.
 
 Models that compute attention by themselves are asked for their maps instead.
+
+Some modules attend to keys that stand for no token, such as an explicit attention bias. A module says how many by its
+attribute ``keys_of_no_token``, and they come first. What is handed on is about tokens: those keys and their values are
+left out, so that a row then sums to less than 1 by what goes to them.
 """
 
 from __future__ import annotations
@@ -32,8 +36,9 @@ class Observer:
     """What is shown of one module's attention, to whom.
 
     Attributes:
-        probabilities: takes probabilities, shape (sequences, heads, some queries, keys), and the position of the first
-            of the queries; None where nobody wants them, so that they are not worked out.
+        probabilities: takes probabilities, shape (sequences, heads, some queries, tokens), and the position of the
+            first of the queries; None where nobody wants them, so that they are not worked out.
+        rows: as ``probabilities``, with the keys that stand for no token, so that each row sums to 1.
         projections: takes queries, keys and values, each of shape (sequences, heads, tokens, dims), before any
             probabilities; None where nobody wants them.
         scores: takes what the softmax takes in, of the shape of probabilities and before them, with the position of the
@@ -42,8 +47,32 @@ class Observer:
     """
 
     probabilities: Callable[[torch.Tensor, int], None] | None = None
+    rows: Callable[[torch.Tensor, int], None] | None = None
     projections: Callable[[torch.Tensor, torch.Tensor, torch.Tensor], None] | None = None
     scores: Callable[[torch.Tensor, int], None] | None = None
+
+    @property
+    def wants_maps(self) -> bool:
+        """Whether probabilities are to be worked out."""
+        return self.probabilities is not None or self.rows is not None
+
+    def show_rows(self, module: nn.Module, rows: torch.Tensor, query: int) -> None:
+        """Hand on the attention of some queries to all keys, shape (sequences, heads, some queries, keys)."""
+        if self.rows is not None:
+            self.rows(rows, query)
+        if self.probabilities is not None:
+            self.probabilities(rows[..., _keys_of_no_token(module) :], query)
+
+    def show_scores(self, module: nn.Module, scores: torch.Tensor, query: int) -> None:
+        """Hand on what the softmax takes in of some queries, by tokens."""
+        if self.scores is not None:
+            self.scores(scores[..., _keys_of_no_token(module) :], query)
+
+    def show_projections(self, module: nn.Module, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> None:
+        """Hand on queries, and the keys and values of tokens."""
+        if self.projections is not None:
+            first = _keys_of_no_token(module)
+            self.projections(query, key[:, :, first:], value[:, :, first:])
 
 
 Function = Callable[..., tuple[torch.Tensor, torch.Tensor | None]]
@@ -145,16 +174,14 @@ def _over_sdpa(
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     observer = _WATCHED.get(module, _NOBODY)
     attention_mask = _narrow(module, query, key, attention_mask, options)
-    if observer.projections is not None:
-        observer.projections(query, key, value)
-    if observer.probabilities is not None or observer.scores is not None:
+    observer.show_projections(module, query, key, value)
+    if observer.wants_maps or observer.scores is not None:
         causal = _causal(module, query.shape[2], attention_mask, options)
         # SDPA caps nothing, whatever the config says.
         for start, scores in _scored(query, key, attention_mask, {**options, "softcap": None}, causal=causal):
-            if observer.scores is not None:
-                observer.scores(scores, start)
-            if observer.probabilities is not None:
-                observer.probabilities(scores.softmax(dim=-1), start)
+            observer.show_scores(module, scores, start)
+            if observer.wants_maps:
+                observer.show_rows(module, scores.softmax(dim=-1), start)
     return cast("Function", ALL_ATTENTION_FUNCTIONS["sdpa"])(module, query, key, value, attention_mask, **options)
 
 
@@ -172,15 +199,18 @@ def _over_eager(
         # Eager functions add their mask.
         shut = torch.finfo(query.dtype).min
         attention_mask = torch.zeros_like(attention_mask, dtype=query.dtype).masked_fill(~attention_mask, shut)
-    if observer.projections is not None:
-        observer.projections(query, key, value)
+    observer.show_projections(module, query, key, value)
     if observer.scores is not None:
         for start, scores in _scored(query, key, attention_mask, options, causal=False):
-            observer.scores(scores, start)
+            observer.show_scores(module, scores, start)
     output, probabilities = _eager_of(module)(module, query, key, value, attention_mask, **options)
-    if observer.probabilities is not None and probabilities is not None:
-        observer.probabilities(probabilities, 0)
+    if probabilities is not None:
+        observer.show_rows(module, probabilities, 0)
     return output, probabilities
+
+
+def _keys_of_no_token(module: nn.Module) -> int:
+    return int(getattr(module, "keys_of_no_token", 0))
 
 
 def _narrow(
@@ -197,7 +227,7 @@ def _narrow(
     queries, keys = query.shape[2], key.shape[2]
     places = torch.arange(keys, device=query.device)
     last = torch.arange(queries, device=query.device)[:, None] + (keys - queries)
-    seen = (places > last - window.size) | (places < window.sinks)
+    seen = (places > last - window.size) | (places < window.sinks + _keys_of_no_token(module))
     if bool((~seen & (places <= last)).any()):
         narrowed()
     if _causal(module, queries, mask, options):
@@ -270,12 +300,11 @@ def watched_maps(model: nn.Module, observers: Mapping[nn.Module, Observer]) -> I
 
     def hook(observer: Observer) -> Callable[..., object]:
         def seen(module: nn.Module, args: object, output: object) -> object:
-            del module, args
+            del args
             found = map_in(output)
             if found is None:
                 return None
-            if observer.probabilities is not None:
-                observer.probabilities(found, 0)
+            observer.show_rows(module, found, 0)
             return tuple(entry.new_empty(0) if entry is found else entry for entry in cast("tuple[Any, ...]", output))
 
         return seen

@@ -113,6 +113,9 @@ def _check_config(location: Location, where: str, *, trust_remote_code: bool) ->
 def _check_model_type(stated: dict[str, Any], where: str, *, trust_remote_code: bool) -> None:
     known = transformers.CONFIG_MAPPING
     name = stated.get("model_type")
+    if isinstance(name, str) and name not in known:
+        # Maybe a variant of our own: to import them makes their types known, to AutoConfig and AutoModel alike.
+        import maprobe.training  # noqa: F401
     if (isinstance(name, str) and name in known) or (name is None and "architecture" in stated):  # the latter: timm
         return
     if stated.get("auto_map"):

@@ -199,7 +199,7 @@ def _attention(anatomy: Anatomy, ids: torch.Tensor, plain: torch.Tensor) -> Proo
     observers: dict[nn.Module, Observer] = {}
     for block in anatomy.blocks:
         if block.attention_maps is not None:
-            observers[block.attention_maps.module] = Observer(probabilities=_row_sums(seen, block.layer))
+            observers[block.attention_maps.module] = Observer(rows=_row_sums(seen, block.layer))
     if anatomy.attention_route == "interface":
         with watched_attention(anatomy.model, observers):
             again = _answer(call(anatomy.model, ids, logits=True))

@@ -1,4 +1,4 @@
-"""Attention with an explicit bias: a learned key and value that every query can attend to (arXiv:2402.17762, section 4).
+"""Attention with an explicit bias: a learned key and value that every query sees (arXiv:2402.17762, section 4).
 
 Equation 3 there, for one head:
 
@@ -23,9 +23,9 @@ from transformers.models.gpt2 import modeling_gpt2
 from transformers.models.llama import modeling_llama
 
 try:
-    from transformers import initialization
+    from transformers.initialization import normal_
 except ImportError:  # transformers 4
-    initialization = nn.init
+    from torch.nn.init import normal_
 
 __all__ = [
     "GPT2ExplicitBiasConfig",
@@ -52,7 +52,8 @@ class _Biased:
     explicit_key: nn.Parameter
     explicit_value: nn.Parameter
 
-    def _add_bias(self, heads: int, width: int) -> None:
+    def _add_bias(self, heads: int | None, width: int) -> None:
+        assert heads is not None, "a config settles how many heads there are"
         self.explicit_key = nn.Parameter(torch.empty(1, heads, 1, width))
         self.explicit_value = nn.Parameter(torch.empty(1, heads, 1, width))
 
@@ -81,8 +82,8 @@ class _Biased:
 def _widened(mask: torch.Tensor | None, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor | None:
     """Return a mask with a column for k', visible to every query, before those of the tokens.
 
-    No mask stands for the causal one. It is written out, since SDPA's own assumes as many keys as queries and would drop
-    the last key instead.
+    No mask stands for the causal one. It is written out, since SDPA's own assumes as many keys as queries and would
+    drop the last key instead.
     """
     if mask is not None:
         return pad(mask, (1, 0), value=True) if mask.dtype == torch.bool else pad(mask, (1, 0), value=0.0)
@@ -96,8 +97,8 @@ def _widened(mask: torch.Tensor | None, query: torch.Tensor, key: torch.Tensor) 
 
 def _start(module: nn.Module) -> None:
     if isinstance(module, _Biased):
-        initialization.normal_(module.explicit_key, mean=0.0, std=_STD)
-        initialization.normal_(module.explicit_value, mean=0.0, std=_STD)
+        normal_(module.explicit_key, mean=0.0, std=_STD)
+        normal_(module.explicit_value, mean=0.0, std=_STD)
 
 
 class LlamaExplicitBiasConfig(LlamaConfig):
@@ -113,7 +114,7 @@ class LlamaExplicitBiasAttention(_Biased, modeling_llama.LlamaAttention):
         super().__init__(config, layer_idx)
         self._add_bias(config.num_key_value_heads, self.head_dim)
 
-    def forward(
+    def forward(  # type: ignore[override]  # the block calls it in one way
         self,
         hidden_states: torch.Tensor,
         position_embeddings: tuple[torch.Tensor, torch.Tensor],
@@ -192,7 +193,7 @@ class GPT2ExplicitBiasAttention(_Biased, modeling_gpt2.GPT2Attention):
         super().__init__(config, layer_idx=layer_idx)
         self._add_bias(self.num_heads, self.head_dim)
 
-    def forward(
+    def forward(  # type: ignore[override]  # the block calls it in one way
         self,
         hidden_states: torch.Tensor,
         past_key_values: Any = None,  # noqa: ANN401 - a cache of transformers

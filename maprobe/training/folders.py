@@ -1,10 +1,10 @@
 """The folder of a training run: checkpoints that maprobe can load, the trainer's state, the log.
 
-    DIR/run.json            what the run is: its settings, text, versions
-    DIR/log.jsonl           one line for each report of a loss
-    DIR/step-100/           a checkpoint: weights, config, tokenizer
-    DIR/final/              the last one
-    DIR/trainer/step-100.pt optimiser and random state at the newest checkpoint, to go on from
+DIR/run.json            what the run is: its settings, text, versions
+DIR/log.jsonl           one line for each report of a loss
+DIR/step-100/           a checkpoint: weights, config, tokenizer
+DIR/final/              the last one
+DIR/trainer/step-100.pt optimiser and random state at the newest checkpoint, to go on from
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from maprobe.errors import TrainingError
 from maprobe.training.folders import RunFolder
 from maprobe.training.optimising import optimizer_of, rate_at
 from maprobe.training.presets import Settings
-from maprobe.training.texts import IGNORED, Data, Tokens, batch_of
+from maprobe.training.texts import IGNORED, Data, batch_of
 
 __all__ = ["Trainer"]
 
@@ -116,7 +116,7 @@ class Trainer:
         total = torch.zeros((), device=self.model.device)
         for ids, targets in self._batches(step):
             loss = self._loss(ids, targets) / self.settings.accumulate
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             total += loss.detach()
         trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         norm = torch.nn.utils.clip_grad_norm_(trained, self.settings.clip)
@@ -127,7 +127,7 @@ class Trainer:
         return float(total), float(norm)
 
     def _batches(self, step: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Draw the sequences of a step. The draw depends on seed and step alone, so that a run can be taken up again."""
+        """Draw the sequences of a step. The draw depends on seed and step alone, so that a run can be resumed."""
         block, tokens = self.settings.block, self.data.train
         draw = numpy.random.default_rng((self.seed, step))
         starts = draw.integers(0, len(tokens) - block, size=(self.settings.accumulate, self.settings.batch))

@@ -40,7 +40,7 @@ def openwebtext(cache: Path) -> Data:
     """
     folder = cache / "tokens" / "openwebtext"
     try:
-        tokenizer: PreTrainedTokenizerFast = AutoTokenizer.from_pretrained(TOKENIZER)
+        tokenizer: Any = AutoTokenizer.from_pretrained(TOKENIZER)
         if not folder.is_dir():
             _make(folder, tokenizer)
         note = json.loads((folder / "digests.json").read_text(encoding="utf-8"))

@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 import torch
 import transformers
@@ -22,7 +22,7 @@ from maprobe.training.folders import RunFolder
 from maprobe.training.loop import Trainer
 from maprobe.training.openwebtext import openwebtext
 from maprobe.training.presets import PRESETS, Settings, config_settings
-from maprobe.training.texts import END, Data, read_texts, tokenised, with_sink
+from maprobe.training.texts import Data, read_texts, tokenised, with_sink
 from maprobe.training.variants import ARCHITECTURES, VARIANTS, fresh_model
 
 __all__ = ["main"]
@@ -31,6 +31,7 @@ _NAME = "maprobe.training.pretrain"
 _ABOUT = """Train a language model from scratch, as the default, with a sink token, or with an explicit attention bias
 (arXiv:2402.17762, section 4). Every checkpoint is a folder that `pytest --model=DIR/step-100` can measure; the last one
 is DIR/final. With the same seed, variants begin with the same weights where they share them, and see the same data."""
+_FEWEST = 257
 _MOST = 2**16  # entries of a vocabulary whose ids are kept in two bytes
 
 
@@ -53,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         sys.stderr.write(f"{_NAME}: interrupted; repeat the command with --resume to go on from the last checkpoint\n")
         return 130
-    print(f"{parsed.out / 'final'}: validation loss {loss:.4f}, perplexity {math.exp(loss):.2f}")
+    sys.stdout.write(f"{parsed.out / 'final'}: validation loss {loss:.4f}, perplexity {math.exp(loss):.2f}\n")
     return 0
 
 
@@ -73,7 +74,7 @@ def _train(parsed: argparse.Namespace) -> float:
             )
     run = _run(parsed, settings, data)
     state = folder.resume(run) if parsed.resume else None
-    end = int(data.tokenizer.convert_tokens_to_ids(END))
+    end = data.end
     tokenizer, sink = data.tokenizer, None
     if parsed.variant == "sink-token":
         sink = settings.vocabulary
@@ -88,8 +89,9 @@ def _train(parsed: argparse.Namespace) -> float:
         f"{parsed.variant} {parsed.architecture}: {count / 1e6:.2f} M weights, {len(data.train)} tokens of {data.name} "
         f"to learn from, {settings.tokens} in a step, on {device}\n"
     )
+    cast("torch.nn.Module", model).to(device)
     trainer = Trainer(
-        model=model.to(device),
+        model=model,
         tokenizer=tokenizer,
         data=data,
         settings=settings,
@@ -103,8 +105,8 @@ def _train(parsed: argparse.Namespace) -> float:
         return trainer.run()
     except torch.cuda.OutOfMemoryError:
         raise TrainingError(
-            f"the memory of {device} is too small for --batch {settings.batch}; lower it, and raise --accumulate by the "
-            f"same factor"
+            f"the memory of {device} is too small for --batch {settings.batch}; lower it, and raise --accumulate by "
+            f"the same factor"
         ) from None
 
 
@@ -115,7 +117,7 @@ def _model(parsed: argparse.Namespace, settings: Settings, end: int) -> transfor
     # The paper's GPT-2 has no biases in its linear maps and norms. transformers' always has them; they stay at zero.
     for name, parameter in model.named_parameters():
         if name.endswith(".bias"):
-            parameter.requires_grad_(False)
+            parameter.requires_grad = False
     return model
 
 
@@ -177,10 +179,10 @@ def _settings(parsed: argparse.Namespace) -> Settings:
         raise TrainingError(
             f"--horizon {settings.horizon} is not after --warmup {settings.warmup}; raise it or lower the warm-up"
         )
-    if not 256 < settings.vocabulary < _MOST:
+    if not _FEWEST <= settings.vocabulary < _MOST:
         raise TrainingError(
-            f"--vocabulary {settings.vocabulary} is out of range; allowed: 257 (one entry for each byte, and the end of "
-            f"text) to {_MOST - 1}"
+            f"--vocabulary {settings.vocabulary} is out of range; allowed: {_FEWEST} (one entry for each byte, and the "
+            f"end of text) to {_MOST - 1}"
         )
     return settings
 
@@ -211,13 +213,15 @@ def _parser() -> argparse.ArgumentParser:
     what = parser.add_argument_group("what is trained")
     what.add_argument("--variant", required=True, choices=VARIANTS, help="of attention")
     what.add_argument("--architecture", default="gpt2", choices=ARCHITECTURES, help="family of the model")
-    what.add_argument("--out", required=True, type=Path, metavar="DIR", help="a new folder for everything that is written")
+    what.add_argument(
+        "--out", required=True, type=Path, metavar="DIR", help="a new folder for everything that is written"
+    )
     what.add_argument(
         "--recipe",
         default="small",
         choices=tuple(PRESETS),
-        help="presets of all that follows: small takes minutes on two cores, gpt2-124m is the paper's and takes days on "
-        "a GPU",
+        help="presets of all that follows: small takes minutes on two cores, gpt2-124m is the paper's and takes days "
+        "on a GPU",
     )
     what.add_argument("--seed", type=_whole(0), default=1337, metavar="N", help="of the first weights and of the data")
     what.add_argument("--resume", action="store_true", help="go on from the newest checkpoint in DIR")
@@ -229,14 +233,16 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="text files to learn from, in UTF-8, whose last tenth is held out; without, the recipe's corpus",
     )
-    what.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"), help="auto is the GPU if there is one")
+    what.add_argument(
+        "--device", default="auto", choices=("auto", "cpu", "cuda"), help="auto is the GPU if there is one"
+    )
     what.add_argument(
         "--precision",
         default="auto",
         choices=("auto", "float32", "bfloat16"),
         help="of forward calls; weights are float32; auto is bfloat16 on a GPU",
     )
-    sizes = parser.add_argument_group(f"sizes and rates (default: the recipe's, here those of small)")
+    sizes = parser.add_argument_group("sizes and rates (default: the recipe's, here those of small)")
     rows: list[tuple[str, str, Callable[[str], Any], str]] = [
         ("vocabulary", "N", _whole(1), "entries of the vocabulary, without a sink token"),
         ("layers", "N", _whole(1), "blocks"),

@@ -1,11 +1,11 @@
 """Models trained with a sink token: one learned token at the head of every sequence (arXiv:2402.17762, section 4).
 
-The paper prepends one learned vector to the embeddings of every sequence, after the positions were added, and drops what
-the model says at its place. Here that vector is an entry of the vocabulary, which the tokenizer puts before every text,
-so that whatever is counted or found by token can be found on the sink.
+The paper prepends one learned vector to the embeddings of every sequence, after the positions were added, and drops
+what the model says at its place. Here that vector is an entry of the vocabulary, which the tokenizer puts before every
+text, so that whatever is counted or found by token can be found on the sink.
 
-A GPT-2 gives the sink no position, and the token after it has the first one, as in the paper's code. In a Llama the sink
-comes first, and rotary embeddings know distances only.
+A GPT-2 gives the sink no position, and the token after it has the first one, as in the paper's code. In a Llama the
+sink comes first, and rotary embeddings know distances only.
 """
 
 from __future__ import annotations

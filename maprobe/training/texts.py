@@ -45,6 +45,13 @@ class Data:
     name: str
     sha256: str
 
+    @property
+    def end(self) -> int:
+        """Id of the token that ends a document."""
+        number = self.tokenizer.convert_tokens_to_ids(END)
+        assert isinstance(number, int), "one token has one id"
+        return number
+
 
 def read_texts(paths: Sequence[Path]) -> tuple[str, str]:
     """Return a text and its name: the files joined by line breaks, or python-docs where none is named.

@@ -69,8 +69,8 @@ def fresh_model(variant: str, architecture: str, settings: Mapping[str, Any], *,
     Args:
         variant: one of ``VARIANTS``.
         architecture: one of ``ARCHITECTURES``.
-        settings: the default variant's config, under transformers' names. ``sink-token`` has one entry of the vocabulary
-            more, its last, and one place more in a sequence.
+        settings: the default variant's config, under transformers' names. ``sink-token`` has one entry of the
+            vocabulary more, its last, and one place more in a sequence.
         seed: of the random weights.
     """
     config_class, model_class = _CLASSES["default", architecture]

@@ -24,7 +24,7 @@ FLOORS: list[tuple[str, list[str]]] = [
     ("1 reading", ["reading"]),
     ("2 recipes", ["expectations", "architectures", "corpora", "measurements", "interventions"]),
     ("3 thinking", ["planning", "settling", "judging", "pairing", "courses", "trends"]),
-    ("4 running", ["running"]),
+    ("4 running", ["running", "training"]),
     ("5 reporting", ["reporting"]),
     (
         "6 edges",
@@ -32,7 +32,7 @@ FLOORS: list[tuple[str, list[str]]] = [
     ),
 ]
 FLOOR = {name: floor for floor, (_, names) in enumerate(FLOORS) for name in names}
-TORCH_FLOORS = {"running", "measurements", "corpora", "checking"}
+TORCH_FLOORS = {"running", "training", "measurements", "corpora", "checking"}
 
 
 def modules() -> dict[str, Path]:
