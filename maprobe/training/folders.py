@@ -63,18 +63,27 @@ class RunFolder:
         self._states.mkdir(exist_ok=True)
         self._write("run.json", json.dumps(run, indent=2) + "\n")
 
+    def begun(self) -> dict[str, Any]:
+        """Return what the run in the folder is.
+
+        Raises:
+            TrainingError: there is none.
+        """
+        try:
+            run: dict[str, Any] = json.loads((self.path / "run.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            raise TrainingError(
+                f"--resume: there is no run in {self.path} to go on with (no run.json); leave --resume out"
+            ) from None
+        return run
+
     def resume(self, run: Mapping[str, Any]) -> dict[str, Any]:
         """Return the trainer's state at the newest checkpoint, with its number of steps as ``step``.
 
         Raises:
             TrainingError: there is none, it cannot be read, or the run in the folder is another one.
         """
-        try:
-            begun = json.loads((self.path / "run.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            raise TrainingError(
-                f"--resume: there is no run in {self.path} to go on with (no run.json); leave --resume out"
-            ) from None
+        begun = self.begun()
         for name, value in run.items():
             if begun.get(name) != value:
                 raise TrainingError(

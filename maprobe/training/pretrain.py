@@ -63,7 +63,9 @@ def _train(parsed: argparse.Namespace) -> float:
     device = _device(parsed.device)
     _quiet()
     folder = RunFolder(parsed.out)
-    if not parsed.resume:
+    if parsed.resume:
+        folder.begun()
+    else:
         folder.check()
     data = _data(parsed, settings)
     for what, tokens in (("to learn from", data.train), ("held out", data.held_out)):
