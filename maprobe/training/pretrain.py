@@ -51,6 +51,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except MaprobeError as error:
         sys.stderr.write(f"{_NAME}: {error}\n")
         return 2
+    except OSError as error:
+        sys.stderr.write(
+            f"{_NAME}: --out {parsed.out} cannot be written ({error}); make room there and go on by --resume\n"
+        )
+        return 2
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and "memory" not in str(error):
+            raise
+        sys.stderr.write(
+            f"{_NAME}: the memory is too small; lower --batch (and raise --accumulate), --width or --layers\n"
+        )
+        return 2
     except KeyboardInterrupt:
         sys.stderr.write(f"{_NAME}: interrupted; repeat the command with --resume to go on from the last checkpoint\n")
         return 130
@@ -103,13 +115,7 @@ def _train(parsed: argparse.Namespace) -> float:
         autocast=_autocast(parsed.precision, device),
         state=state,
     )
-    try:
-        return trainer.run()
-    except torch.cuda.OutOfMemoryError:
-        raise TrainingError(
-            f"the memory of {device} is too small for --batch {settings.batch}; lower it, and raise --accumulate by "
-            f"the same factor"
-        ) from None
+    return trainer.run()
 
 
 def _model(parsed: argparse.Namespace, settings: Settings, end: int) -> transformers.PreTrainedModel:
@@ -208,13 +214,13 @@ def _quiet() -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
-        prog=f"python -m {_NAME}", description=_ABOUT, formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
+    parser = _Parser(prog=f"python -m {_NAME}", description=_ABOUT, allow_abbrev=False)
     small = PRESETS["small"]
     what = parser.add_argument_group("what is trained")
     what.add_argument("--variant", required=True, choices=VARIANTS, help="of attention")
-    what.add_argument("--architecture", default="gpt2", choices=ARCHITECTURES, help="family of the model")
+    what.add_argument(
+        "--architecture", default="gpt2", choices=ARCHITECTURES, help="family of the model: gpt2 unless llama is named"
+    )
     what.add_argument(
         "--out", required=True, type=Path, metavar="DIR", help="a new folder for everything that is written"
     )
@@ -222,10 +228,16 @@ def _parser() -> argparse.ArgumentParser:
         "--recipe",
         default="small",
         choices=tuple(PRESETS),
-        help="presets of all that follows: small takes minutes on two cores, gpt2-124m is the paper's and takes days "
-        "on a GPU",
+        help="presets of all that follows: small, the default, takes minutes on two cores; gpt2-124m is the paper's "
+        "and takes days on a GPU",
     )
-    what.add_argument("--seed", type=_whole(0), default=1337, metavar="N", help="of the first weights and of the data")
+    what.add_argument(
+        "--seed",
+        type=_whole(0, 2**32),
+        default=1337,
+        metavar="N",
+        help="of the first weights and of the order of the data: 1337",
+    )
     what.add_argument("--resume", action="store_true", help="go on from the newest checkpoint in DIR")
     what.add_argument(
         "--text",
@@ -236,15 +248,18 @@ def _parser() -> argparse.ArgumentParser:
         help="text files to learn from, in UTF-8, whose last tenth is held out; without, the recipe's corpus",
     )
     what.add_argument(
-        "--device", default="auto", choices=("auto", "cpu", "cuda"), help="auto is the GPU if there is one"
+        "--device",
+        default="auto",
+        choices=("auto", "cpu", "cuda"),
+        help="auto, the default, is the GPU if there is one",
     )
     what.add_argument(
         "--precision",
         default="auto",
         choices=("auto", "float32", "bfloat16"),
-        help="of forward calls; weights are float32; auto is bfloat16 on a GPU",
+        help="of forward calls; weights are float32; auto, the default, is bfloat16 on a GPU and float32 on a CPU",
     )
-    sizes = parser.add_argument_group("sizes and rates (default: the recipe's, here those of small)")
+    sizes = parser.add_argument_group("sizes and rates", "Those left out are the recipe's; here are those of small.")
     rows: list[tuple[str, str, Callable[[str], Any], str]] = [
         ("vocabulary", "N", _whole(1), "entries of the vocabulary, without a sink token"),
         ("layers", "N", _whole(1), "blocks"),
@@ -257,7 +272,12 @@ def _parser() -> argparse.ArgumentParser:
         ("steps", "N", _whole(1), "steps in all"),
         ("lr", "RATE", _positive, "the highest learning rate"),
         ("warmup", "N", _whole(0), "steps over which the rate rises to it"),
-        ("horizon", "N", _whole(1), "the step at which it has fallen to a tenth, along a cosine; small: --steps"),
+        (
+            "horizon",
+            "N",
+            _whole(1),
+            "the step at which it has fallen to a tenth, along a cosine; with small --steps, now",
+        ),
         ("weight-decay", "X", _least_zero, "of tensors of two axes and more, k' and v' included"),
         ("clip", "X", _positive, "the largest norm of the gradient"),
         ("save-every", "N", _whole(1), "steps between checkpoints"),
@@ -273,14 +293,14 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _whole(least: int) -> Callable[[str], int]:
+def _whole(least: int, most: int = 2**31) -> Callable[[str], int]:
     def read(text: str) -> int:
         try:
             number = int(text)
         except ValueError:
             number = least - 1
-        if number < least:
-            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least {least}")
+        if not least <= number <= most:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {least} to {most}")
         return number
 
     return read

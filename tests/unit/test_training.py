@@ -153,9 +153,13 @@ class TestBadArguments:
             ((), "the following arguments are required: --variant"),
             (("--variant=none",), "argument --variant: invalid choice: 'none'"),
             (("--variant=default", "--lr=nan"), "argument --lr: 'nan' is not a number above 0"),
-            (("--variant=default", "--steps=0"), "argument --steps: '0' is not a whole number of at least 1"),
-            (("--variant=default", "--steps=2.5"), "argument --steps: '2.5' is not a whole number of at least 1"),
+            (("--variant=default", "--steps=0"), "argument --steps: '0' is not a whole number from 1 to"),
+            (("--variant=default", "--steps=2.5"), "argument --steps: '2.5' is not a whole number from 1 to"),
             (("--variant=default", "--weight-decay=-1"), "argument --weight-decay: '-1' is not a number of at least 0"),
+            (
+                ("--variant=default", f"--seed={2**70}"),
+                "argument --seed: '1180591620717411303424' is not a whole number",
+            ),
             (("--variant=default", "--bogus"), "unrecognized arguments: --bogus"),
             (("--variant=default", "--width=100", "--heads=6"), "--width 100 does not give --heads 6 an even number"),
             (
@@ -175,6 +179,18 @@ class TestBadArguments:
         assert 2 == status
         assert said.startswith(f"maprobe.training.pretrain: {sentence}")
         assert 1 == said.count("\n")
+
+    def test_a_model_that_does_not_fit_is_told(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def fail(*arguments: object, **options: object) -> None:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 120000000000 bytes.")
+
+        (tmp_path / "text").write_text(TEXT)
+        monkeypatch.setattr(pretrain, "fresh_model", fail)
+        text, out = f"--text={tmp_path / 'text'}", f"--out={tmp_path / 'run'}"
+        status, said = told(capsys, "--variant=default", text, out, *TINY)
+        assert (2, True) == (status, "the memory is too small; lower --batch" in said)
 
     @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
     def test_a_gpu_that_is_not_there_is_told(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
