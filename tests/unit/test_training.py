@@ -163,10 +163,10 @@ class TestBadArguments:
             (("--variant=default", "--bogus"), "unrecognized arguments: --bogus"),
             (("--variant=default", "--width=100", "--heads=6"), "--width 100 does not give --heads 6 an even number"),
             (
-                ("--variant=default", "--architecture=llama", "--heads=6", "--key-value-heads=4"),
+                ("--variant=default", "--architecture=llama", "--width=96", "--heads=6", "--key-value-heads=4"),
                 "--key-value-heads 4 does not divide --heads 6",
             ),
-            (("--variant=default", "--key-value-heads=2"), "--key-value-heads is for --architecture llama"),
+            (("--variant=default", "--key-value-heads=1"), "--key-value-heads is for --architecture llama"),
             (("--variant=default", "--warmup=50", "--horizon=40"), "--horizon 40 is not after --warmup 50"),
             (("--variant=default", "--vocabulary=256"), "--vocabulary 256 is out of range; allowed: 257"),
             (("--variant=default", "--text=nowhere.txt"), "--text nowhere.txt cannot be read: No such file"),
