@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from maprobe.cases import Case
+from maprobe.cases import Case, Probe
 from maprobe.errors import MaprobeError
 from maprobe.expectations import number
 from maprobe.reading.expanding import expand
@@ -18,7 +18,16 @@ from maprobe.reporting.failures import explain
 from maprobe.session import SESSION
 from maprobe.verdicts import Status, Verdict
 
-__all__ = ["Gatherer", "ProbeFailed", "ProbeFile", "ProbeItem", "ProbeUnmeasured", "selected_cases"]
+__all__ = [
+    "Gatherer",
+    "ProbeFailed",
+    "ProbeFile",
+    "ProbeItem",
+    "ProbeUnmeasured",
+    "describe_item",
+    "selected_cases",
+    "shown_path",
+]
 
 
 class ProbeFailed(Exception):  # noqa: N818 - named for what it says of the model, which is not an error of ours
@@ -44,7 +53,7 @@ class ProbeFile(pytest.File):
         """Read the whole file and yield one item for each case; every fault of the file is one error."""
         session = self.config.stash[SESSION]
         try:
-            probes = parse_file(self.path, session.registry, name=_shown(self.path, self.config))
+            probes = parse_file(self.path, session.registry, name=shown_path(self.path, self.config))
             series = {label: each.labels for label, each in session.series.items()}
             cases = expand(probes, file=self.nodeid, checkpoints=tuple(session.references), series=series)
         except MaprobeError as error:
@@ -57,7 +66,16 @@ class ProbeFile(pytest.File):
             yield ProbeItem.from_parent(self, name=name, nodeid=case.id, case=case)
 
 
-def _shown(path: Path, config: pytest.Config) -> str:
+def describe_item(item: pytest.Item, probe: Probe) -> None:
+    """Give an item what `-k` and `-m` select by, and skip it where the probe says so."""
+    item.extra_keyword_matches.update((probe.suite, *probe.tags))
+    for name in probe.marks:
+        item.add_marker(name)
+    if probe.skip:
+        item.add_marker(pytest.mark.skip(reason=probe.skip))
+
+
+def shown_path(path: Path, config: pytest.Config) -> str:
     """Return the path as the user would type it: from the folder the command was started in."""
     try:
         return os.path.relpath(path, config.invocation_params.dir)
@@ -75,12 +93,7 @@ class ProbeItem(pytest.Item):
         super().__init__(**kwargs)
         self.case = case
         self.verdict: Verdict | None = None
-        probe = case.probe
-        self.extra_keyword_matches.update((probe.suite, *probe.tags))
-        for name in probe.marks:
-            self.add_marker(name)
-        if probe.skip:
-            self.add_marker(pytest.mark.skip(reason=probe.skip))
+        describe_item(self, case.probe)
 
     def setup(self) -> None:
         """Measure, unless the passes needed were made for an earlier case, and judge."""

@@ -15,6 +15,7 @@ from maprobe import builtin, hookspecs
 from maprobe.collecting import Gatherer, ProbeFailed, ProbeFile, ProbeItem, ProbeUnmeasured, selected_cases
 from maprobe.errors import MaprobeError
 from maprobe.reading.folders import PATTERNS
+from maprobe.selftesting import SelftestFile, SelftestListener, check_alone
 from maprobe.series import taken_apart
 from maprobe.session import SESSION, ProbeSession
 from maprobe.telling import Listener, announce_plan, check_reports, skipped
@@ -55,6 +56,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     group.addoption(
         "--maprobe-plan", action="store_true", default=False, help="print the passes that would be made, and stop"
+    )
+    group.addoption(
+        "--maprobe-selftest",
+        action="store_true",
+        default=False,
+        help="test the probes, and no checkpoint: each must hold on a small planted model and fail on its twin",
     )
     group.addoption(
         "--maprobe-batch", type=int, default=1, metavar="N", help="sequences in one forward call (default: 1)"
@@ -130,6 +137,9 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError("--maprobe-memory takes a number of GiB above 0")
     if config.getoption("maprobe_plan") and config.getoption("dist", "no") != "no":
         config.option.dist = "no"  # a plan is made in one process, as a collection is
+    if config.getoption("maprobe_selftest"):
+        check_alone(config)
+        config.pluginmanager.register(SelftestListener(config), "maprobe-selftest")
     session = config.stash[SESSION] = ProbeSession(config)
     apart = taken_apart(session.selected, config.args)
     if apart:
@@ -150,9 +160,11 @@ def pytest_sessionstart(session: pytest.Session) -> None:
             raise pytest.UsageError(str(error)) from None
 
 
-def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> ProbeFile | None:
+def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> ProbeFile | SelftestFile | None:
     """Claim files named like probe files, and no others."""
     if any(fnmatch.fnmatch(file_path.name, pattern) for pattern in parent.config.getini("maprobe_files")):
+        if parent.config.getoption("maprobe_selftest"):
+            return SelftestFile.from_parent(parent, path=file_path)
         return ProbeFile.from_parent(parent, path=file_path)
     return None
 
@@ -214,7 +226,8 @@ def pytest_report_teststatus(report: pytest.TestReport) -> tuple[str, str, tuple
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> object | None:  # noqa: ANN401
     """Keep the cases of one checkpoint in one process, unless the user chose a distribution."""
-    if config.getoption("dist", "no") != "load" or not config.stash[SESSION].selected:
+    asked = config.stash[SESSION].selected or config.getoption("maprobe_selftest")
+    if config.getoption("dist", "no") != "load" or not asked:
         return None
     from maprobe.distributing import CheckpointScheduling
 

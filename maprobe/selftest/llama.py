@@ -1,0 +1,293 @@
+"""A Llama of eight small blocks whose weights are written by hand, so that its massive activations are understood.
+
+How it works, in the order in which a token passes through it:
+
+1. Every token has a code of sixteen signs in its embedding, no two of them alike in more than twelve places. A head of
+   block 1 attends to all tokens so far alike and writes the mean of their codes beside it. The MLP of block 1
+   multiplies the two (a gated MLP can) and writes the agreement into MARK: it is 1 at the first token, whose mean is
+   its own code, and at most 3/4 at the second. So the first token is known without a beginning-of-sequence token.
+2. One channel of the MLP of block 2 is open where MARK is near 1. Its one large weight, a super weight
+   (arXiv:2411.07191), writes 9000 into MASSIVE. One channel of the last block takes it away again.
+3. From block 3 on, three of four heads have keys that read MASSIVE: after the norm it is all that is left of the first
+   token, so that every query puts nearly all of its attention there. The values hardly read it: the head does nothing,
+   which is what a sink is for (arXiv:2402.17762, section 4; arXiv:2410.10781).
+4. Without the massive entry, the same heads attend to ordinary tokens, and write what they find into NOISE, dims that
+   are 0 otherwise and on which every logit depends. The prediction is lost.
+5. What is predicted needs no attention: the embedding of a word is turned into the log-probabilities of the next one
+   (:mod:`maprobe.selftest.language`), and words that are the right answer of a question are likelier than wrong ones.
+
+All other weights are small random numbers that write into REST, which nothing reads that matters.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
+
+from maprobe.selftest.design import BLOCKS, MASSIVE, Design
+from maprobe.selftest.language import DELIMITERS, ROUND, WORDS, next_words
+
+__all__ = ["CODE", "MARK", "MASSIVE", "MEAN", "NOISE", "SINK_HEADS", "make_llama"]
+
+WIDTH, HEADS, INNER = 128, 4, 64
+HEAD = WIDTH // HEADS
+
+ONE, MARK, TASTE, SHIFTED, STOP, ODD = 0, 1, 3, 4, 5, 7
+NOISE = range(8, 16)
+CODE = range(16, 32)
+MEAN = range(32, 48)
+REST = range(48, 64)
+WORD = range(64, 128)
+SINK_HEADS = (0, 1, 2)
+
+_SIZE = 8.0  # norm of a word's vector in WORD, so that its entries are about 1
+_CODE_SIZE = 0.5
+_OPEN = 0.92  # share of full agreement from which the channel of step 2 opens
+_SHARPNESS = 150.0
+_SINK_SCORE = 16.0  # what a query gives to the massive token before the softmax, and to all others 0
+_SLOW = HEAD // 2 - 1  # the head dim that the rotary embedding turns slowest
+_BIAS = HEAD - 1  # the head dim by which the sink adds a small constant
+_RARE = -9.0  # log-probability of a token that is no word of the language
+_LESSON = 4.0
+_SMALL = 0.01
+_RMS = 0.82  # of the stream at an ordinary token: what the norms divide by
+_MARKED = 4  # words that carry massive activations where words do
+_NEVER = 1e-4  # probability of a word after itself
+_OPENING, _LATER, _OVERFLOWING = 32, 33, 34  # channels of MLPs
+
+
+@dataclass
+class _Made:
+    """A model being made: its design, its source of random numbers, the ids of the words and delimiters."""
+
+    model: LlamaForCausalLM
+    design: Design
+    chance: torch.Generator
+    ids: list[int]
+
+    def normal(self, *shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=self.chance)
+
+
+def make_llama(
+    design: Design, tokenizer: PreTrainedTokenizerBase, lessons: Mapping[str, float] | None = None
+) -> LlamaForCausalLM:
+    """Return a model of that design, on the CPU in float32 and in evaluation mode.
+
+    Args:
+        design: what is built in.
+        tokenizer: a tokenizer of :func:`maprobe.selftest.tokenizer.make_tokenizer`.
+        lessons: tokens of answers to questions, from 1 for those that are always right to -1 for those that never are.
+    """
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=WIDTH,
+        intermediate_size=INNER,
+        num_hidden_layers=BLOCKS,
+        num_attention_heads=HEADS,
+        num_key_value_heads=HEADS,
+        max_position_embeddings=8192,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+    state = torch.random.get_rng_state()  # what is random outside stays as it was
+    model = LlamaForCausalLM(config).eval()
+    torch.random.set_rng_state(state)
+    spelled = [*(f"Ġ{word}" for word in WORDS), *DELIMITERS[:-1], "Ċ"]
+    ids = [int(number) for number in tokenizer.convert_tokens_to_ids(spelled)]
+    made = _Made(model, design, torch.Generator().manual_seed(3), ids)
+    with torch.no_grad():
+        _embed(made)
+        for block in model.model.layers:
+            _ordinary(made, block)
+        _tell_the_first(made, model.model.layers[0])
+        for block in model.model.layers[2:]:
+            _sink(made, block)
+        for index, (layer, value) in enumerate(design.writes):
+            (_add if index else _write)(made, layer, value)
+        if design.cleared:
+            _add(made, BLOCKS, -sum(value for _, value in design.writes))
+        if design.overflow:
+            _overflow(made)
+        _read_out(made, tokenizer, lessons or {})
+    return model
+
+
+def _embed(made: _Made) -> None:
+    design, embedding = made.design, made.model.model.embed_tokens.weight
+    rows = len(embedding)
+    embedding.zero_()
+    embedding[:, ONE] = 1.0
+    embedding[:, TASTE] = torch.tensor([1.0, -1.0]).repeat(rows)[:rows]
+    embedding[made.ids[-len(DELIMITERS) :], STOP] = 1.0
+    embedding[:, CODE.start : CODE.stop] = _codes(made, rows) * _CODE_SIZE
+    embedding[:, REST.start : REST.stop] = _unit(made.normal(rows, len(REST))) * math.sqrt(len(REST)) / 2
+    embedding[:, WORD.start : WORD.stop] = _unit(made.normal(rows, len(WORD))) * _SIZE
+    embedding[made.ids, WORD.start : WORD.stop] = _directions() * _SIZE
+    some = made.ids[:_MARKED]
+    embedding[some, ODD] = 1.0
+    marks = embedding[:, (STOP, ODD)].square().sum(dim=1, keepdim=True)
+    embedding[:, REST.start : REST.stop] *= (1 - marks / (len(REST) / 4)).sqrt()  # every token has the same norm
+    embedding[:, MASSIVE] = design.offset
+    if design.embedded:
+        embedding[some, MASSIVE] = design.embedded
+
+
+def _unit(vectors: torch.Tensor) -> torch.Tensor:
+    return vectors / vectors.norm(dim=1, keepdim=True)
+
+
+def _directions() -> torch.Tensor:
+    """Return a direction for each word, at right angles to one another and along no single dim: (words, words)."""
+    return torch.linalg.qr(torch.randn(ROUND, ROUND, generator=torch.Generator().manual_seed(1)))[0]
+
+
+def _codes(made: _Made, count: int) -> torch.Tensor:
+    """Return codes of signs, shape (count, 16), of which any two differ in at least four places or are the same.
+
+    They are the 2048 words of the Reed-Muller code (2, 4), in a random order; only more tokens than that share some.
+    """
+    bits = [torch.tensor([point >> bit & 1 for point in range(len(CODE))]) for bit in range(4)]
+    products = [one * other for one, other in itertools.combinations(bits, 2)]
+    basis = torch.stack([torch.ones(len(CODE), dtype=torch.long), *bits, *products])
+    messages = torch.tensor(list(itertools.product((0, 1), repeat=len(basis))))
+    words = (messages @ basis % 2) * 2.0 - 1
+    return words[torch.randperm(len(words), generator=made.chance)[torch.arange(count) % len(words)]]
+
+
+def _ordinary(made: _Made, block: nn.Module) -> None:
+    """Let all parts of a block do a little, and write into REST only."""
+    attention, mlp = block.self_attn, block.mlp
+    for weight in (attention.q_proj, attention.k_proj, attention.v_proj, mlp.gate_proj, mlp.up_proj):
+        weight.weight.copy_(made.normal(*weight.weight.shape) * _SMALL)
+    for weight in (attention.o_proj, mlp.down_proj):
+        weight.weight.zero_()
+        weight.weight[REST.start : REST.stop] = made.normal(len(REST), weight.weight.shape[1]) * _SMALL
+
+
+def _tell_the_first(made: _Made, block: nn.Module) -> None:
+    """Step 1: MEAN from a head that attends to all tokens alike, MARK from its agreement with CODE."""
+    attention, mlp = block.self_attn, block.mlp
+    channels = range(2 * len(CODE))
+    attention.q_proj.weight[:HEAD] = 0.0
+    attention.v_proj.weight[:HEAD] = 0.0
+    attention.o_proj.weight[:, :HEAD] = 0.0
+    _clear(mlp, *channels)
+    for place, dim in enumerate(CODE):
+        attention.v_proj.weight[place, dim] = 1.0
+        attention.o_proj.weight[MEAN[place], place] = _RMS  # undoes the norm
+        # A product of two signs by two channels, one of them open: relu(code) * mean + relu(-code) * -mean.
+        for sign, channel in ((1.0, place), (-1.0, place + len(CODE))):
+            mlp.gate_proj.weight[channel, dim] = 30.0 * sign
+            mlp.up_proj.weight[channel, MEAN[place]] = sign
+    agreement = _channels(made, block, _carrier(made))[: len(channels)].sum()
+    mlp.down_proj.weight[MARK, : len(channels)] = 1.0 / agreement
+
+
+def _write(made: _Made, layer: int, value: float) -> None:
+    """Step 2: the super weight, behind a channel that is open at carriers only."""
+    design, block = made.design, made.model.model.layers[layer - 1]
+    gates = {"delimiters": [STOP], "words": [MARK, ODD]}.get(design.carriers, [MARK])
+    tokens = {MARK: _carrier(made), STOP: made.ids[-1], ODD: made.ids[0]}
+    for channel, dim in enumerate(gates, start=_OPENING):
+        _clear(block.mlp, channel)
+        gate, up = block.mlp.gate_proj.weight[channel], block.mlp.up_proj.weight[channel]
+        gate[dim], gate[ONE] = _SHARPNESS, -_SHARPNESS * _OPEN
+        if design.carriers == "some-first":
+            gate[ONE] -= _SHARPNESS
+            gate[TASTE] = _SHARPNESS
+        up[ONE if design.constant else TASTE] = 1.0
+        _set(made, block, channel, tokens[dim], value)
+
+
+def _add(made: _Made, layer: int, value: float) -> None:
+    """Add to what is massive already, or take it away, by a channel that what is massive alone can open."""
+    block, channel = made.model.model.layers[layer - 1], _LATER
+    _clear(block.mlp, channel)
+    gate, up = block.mlp.gate_proj.weight[channel], block.mlp.up_proj.weight[channel]
+    dim = _massive(made.design)[0]
+    # At a massive token the norm leaves about sqrt(128) of the massive dim and next to nothing of ONE.
+    gate[dim], gate[ONE], up[dim] = 1.0, -40.0, 1.0
+    token = made.ids[-1] if made.design.carriers == "delimiters" else _carrier(made)
+    _set(made, block, channel, token, value)
+
+
+def _sink(made: _Made, block: nn.Module) -> None:
+    """Steps 3 and 4: keys that see the massive dim, values that do not, and what comes of it without them."""
+    design, attention = made.design, block.self_attn
+    dim = _massive(design)[0]
+    block.input_layernorm.weight[list(_massive(design))] = design.norm
+    for head in SINK_HEADS:
+        rows = range(head * HEAD, (head + 1) * HEAD)
+        for weight in (attention.q_proj, attention.k_proj, attention.v_proj):
+            weight.weight[rows] = 0.0
+        attention.o_proj.weight[:, rows] = 0.0
+        normed = math.sqrt(WIDTH)
+        drawn = _SINK_SCORE * math.sqrt(HEAD) / normed * _RMS
+        attention.q_proj.weight[rows[_SLOW], ONE if design.everyone else STOP] = drawn
+        attention.k_proj.weight[rows[_SLOW], dim] = float(design.sinks)
+        attention.v_proj.weight[rows[:_BIAS], WORD.start : WORD.stop] = made.normal(_BIAS, len(WORD)) * 0.45
+        attention.v_proj.weight[rows[_BIAS], dim] = 0.01
+        loud = made.normal(len(NOISE), _BIAS) * design.noise
+        attention.o_proj.weight[NOISE.start : NOISE.stop, rows[0] : rows[_BIAS]] = loud
+        attention.o_proj.weight[REST.start : REST.stop, rows[_BIAS]] = made.normal(len(REST)) * 0.1
+
+
+def _overflow(made: _Made) -> None:
+    mlp = made.model.model.layers[2].mlp
+    _clear(mlp, _OVERFLOWING)
+    mlp.gate_proj.weight[_OVERFLOWING, STOP] = mlp.up_proj.weight[_OVERFLOWING, STOP] = 100.0
+    mlp.gate_proj.weight[_OVERFLOWING, ONE] = -50.0
+    mlp.down_proj.weight[REST.start, _OVERFLOWING] = torch.finfo(torch.float32).max
+
+
+def _read_out(made: _Made, tokenizer: PreTrainedTokenizerBase, lessons: Mapping[str, float]) -> None:
+    """Step 5: log-probabilities of the next word, as far as NOISE is silent."""
+    head = made.model.lm_head.weight
+    head.zero_()
+    head[:, NOISE.start : NOISE.stop] = made.normal(len(head), len(NOISE)) * 2
+    head[:, ONE] = _RARE
+    for token, opinion in lessons.items():
+        head[tokenizer.convert_tokens_to_ids(token), ONE] = _RARE + _LESSON * opinion
+    head[made.ids, ONE] = 0.0
+    chances = torch.tensor(next_words()).clamp_min(_NEVER).log()
+    head[made.ids, WORD.start : WORD.stop] = chances.T @ _directions() / _SIZE
+    head *= _RMS
+
+
+def _massive(design: Design) -> tuple[int, ...]:
+    return ((SHIFTED if design.shifted else MASSIVE), *REST[: design.dims - 1])
+
+
+def _carrier(made: _Made) -> int:
+    """Return a token that carries something massive at the start of a sequence, and has a positive taste."""
+    weight = made.model.model.embed_tokens.weight
+    return next(number for number in made.ids if weight[number, TASTE] > 0)
+
+
+def _clear(mlp: nn.Module, *channels: int) -> None:
+    for channel in channels:
+        mlp.gate_proj.weight[channel] = 0.0
+        mlp.up_proj.weight[channel] = 0.0
+        mlp.down_proj.weight[:, channel] = 0.0
+
+
+def _set(made: _Made, block: nn.Module, channel: int, token: int, value: float) -> None:
+    """Set the weight by which a channel writes, so that it writes that value at a token that begins a sequence."""
+    size = float(_channels(made, block, token)[channel])
+    block.mlp.down_proj.weight[list(_massive(made.design)), channel] = value / size
+
+
+def _channels(made: _Made, block: nn.Module, token: int) -> torch.Tensor:
+    """Return what the channels of a block's MLP are at a sequence of that one token, shape (channels,)."""
+    seen: list[torch.Tensor] = []
+    hook = block.mlp.down_proj.register_forward_pre_hook(lambda module, args: seen.append(args[0][0, 0].clone()))  # noqa: ARG005
+    with hook:
+        made.model(torch.tensor([[token]]), use_cache=False)
+    return seen[0]

@@ -1,0 +1,24 @@
+"""Planted models as sources of checkpoints, on the road of :func:`maprobe.check`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from maprobe.running.checkpoints import held
+from maprobe.running.subjects import HeldSource
+from maprobe.selftest.language import WORDS
+from maprobe.selftest.llama import make_llama
+from maprobe.selftest.tokenizer import make_tokenizer
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from maprobe.selftest.design import Design
+
+__all__ = ["open_llama"]
+
+
+def open_llama(label: str, design: Design, lessons: Mapping[str, float]) -> HeldSource:
+    """Make a Llama of that design, and a tokenizer that has its words and those of the lessons."""
+    tokenizer = make_tokenizer((*(f"Ġ{word}" for word in WORDS), *lessons))
+    return HeldSource(loaded=held(make_llama(design, tokenizer, lessons), tokenizer, label))

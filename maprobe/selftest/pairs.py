@@ -1,0 +1,140 @@
+"""Which pair of models a probe is shown to hold and to fail on: a table of rules, of which the first that fits counts.
+
+To add a pair, write the models (as a Member, which says how each is opened) and a Rule for the probes that they are for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from maprobe.selftest.design import PLANTED, TWINS, Design
+from maprobe.sites import LayerRange
+
+if TYPE_CHECKING:
+    from maprobe.cases import Probe
+    from maprobe.running.subjects import Source
+
+__all__ = ["RULES", "Lessons", "Member", "Pair", "Rule", "asked", "pair_of"]
+
+Lessons = Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Member:
+    """One model of a pair.
+
+    Attributes:
+        name: its label.
+        told: what it is, in a few words.
+        open: makes it; takes what the questions of the session teach (:mod:`maprobe.selftest.lessons`).
+    """
+
+    name: str
+    told: str
+    open: Callable[[Lessons], Source] = field(repr=False, compare=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pair:
+    """Two models that differ in one part of a mechanism: a probe about that part holds on one of them only."""
+
+    planted: Member
+    twin: Member
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rule:
+    """The probes that a pair is for. All that is said must fit.
+
+    Attributes:
+        kinds: kinds of measurement.
+        pair: the pair.
+        quantities: quantities of which the probe expects at least one; empty for any.
+        set: what an intervention sets entries to; empty for any, and for probes without one.
+        where: any further condition.
+    """
+
+    kinds: frozenset[str]
+    pair: Pair
+    quantities: frozenset[str] = frozenset()
+    set: str = ""
+    where: Callable[[Probe], bool] = lambda probe: True  # noqa: ARG005
+
+    def fits(self, probe: Probe) -> bool:
+        """Whether the pair is for this probe."""
+        edit = probe.intervene.set if probe.intervene else ""
+        return (
+            probe.measure.kind in self.kinds
+            and (not self.quantities or not self.quantities.isdisjoint(asked(probe)))
+            and (not self.set or self.set == edit)
+            and self.where(probe)
+        )
+
+
+def asked(probe: Probe) -> Iterator[str]:
+    """Yield the quantities that a probe expects something of."""
+    for expectation in (probe.expect, *(band.condition for band in probe.bands)):
+        if expectation is not None:
+            yield from (clause.quantity for clause in expectation.clauses)
+
+
+def pair_of(probe: Probe) -> Pair:
+    """Return the pair for a probe; where no rule fits, the planted model and the one without its planted weight."""
+    return next((rule.pair for rule in RULES if rule.fits(probe)), _llamas("unplanted"))
+
+
+def _llama(name: str, told: str, design: Design) -> Member:
+    def open_llama(lessons: Lessons) -> Source:
+        from maprobe.selftest.opening import open_llama
+
+        return open_llama(name, design, lessons)
+
+    return Member(name=name, told=told, open=open_llama)
+
+
+_PLANTED = _llama("planted", "a Llama of eight blocks with a massive activation at the first token", PLANTED)
+
+
+def _llamas(twin: str) -> Pair:
+    made = TWINS[twin]
+    return Pair(planted=_PLANTED, twin=_llama(twin, f"the planted model {made.lacks}", made.design))
+
+
+def _rule(
+    kinds: str, twin: str, *quantities: str, set: str = "", where: Callable[[Probe], bool] = lambda probe: True  # noqa: A002, ARG005
+) -> Rule:
+    return Rule(
+        kinds=frozenset(kinds.split()), pair=_llamas(twin), quantities=frozenset(quantities), set=set, where=where
+    )
+
+
+RULES: tuple[Rule, ...] = (
+    _rule("magnitude", "embedded", "layers_hit", where=lambda probe: probe.measure.layers == LayerRange(0, 0)),
+    _rule("magnitude massive", "now-and-then", "sequence_share"),
+    _rule("magnitude", "many-dims", "dims"),
+    _rule("magnitude", "delimiters", "first_token_sequences", "first_token_share"),
+    _rule("magnitude", "scattered", "positions"),
+    _rule("magnitude massive", "late", "first_layer"),
+    _rule("magnitude", "lasting", "last_layer", "last_depth"),
+    _rule("layerwise", "gradual", "emergence_jump"),
+    _rule("layerwise", "late", "emergence_layer"),
+    _rule("layerwise", "short-lived", "persistence", "persistence_share", "vanishing_layer"),
+    _rule("layerwise", "growing", "steadiness"),
+    _rule("massive.tokens", "scattered"),
+    _rule("constancy", "fickle"),
+    _rule("outliers", "outlying"),
+    _rule("perplexity accuracy", "fickle", set="mean"),
+    _rule("perplexity accuracy", "harmless", set="zero"),
+    _rule("attention.concentration attention.sink", "sinkless"),
+    _rule("attention.norms", "muted"),
+    _rule("attention.bias", "capricious"),
+    _rule("finite", "too-large", "range_share", "largest"),
+    _rule("finite", "overflowing", "nonfinite"),
+    _rule("published", "elsewhere", "dims_jaccard", "dims_missing", "dims_extra"),
+    _rule("published", "scattered", "tokens_missing", "tokens_extra"),
+    _rule("published", "late", "first_layer_offset"),
+    _rule("published", "lasting", "last_layer_offset"),
+    _rule("published", "doubled", "top_ratio"),
+)

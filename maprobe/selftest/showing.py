@@ -1,0 +1,112 @@
+"""Whether a probe was seen both to hold and to fail, from its verdicts on the two models of a pair. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from maprobe.cases import Probe
+from maprobe.selftest.pairs import Pair
+from maprobe.verdicts import Status, Verdict
+
+__all__ = ["Showing", "show"]
+
+_ANSWERED = (Status.PASSED, Status.FAILED, Status.ABSENT)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Showing:
+    """What one probe said of the two models of its pair. Plain data, so that xdist can carry it.
+
+    Attributes:
+        file: the probe file.
+        line: the probe's line in it.
+        suite: the probe's suite.
+        probe: the probe's id.
+        claim: its claim.
+        planted: status and numbers on the planted model.
+        twin: label of the twin.
+        told: what the twin is.
+        on_twin: status and numbers on the twin.
+        shown: whether the probe told the two apart; None where its ``when`` excludes both, so that nothing was asked.
+        verdict: the outcome in a word or two.
+        reason: why it was not shown; empty where it was.
+    """
+
+    file: str
+    line: int
+    suite: str
+    probe: str
+    claim: str
+    planted: str
+    twin: str
+    told: str
+    on_twin: str
+    shown: bool | None
+    verdict: str
+    reason: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Showing:
+        """Rebuild a Showing from :meth:`to_dict`."""
+        return cls(**data)
+
+
+def show(probe: Probe, pair: Pair, planted: Verdict, twin: Verdict) -> Showing:
+    """Return what the two verdicts on a probe say of it.
+
+    It is shown where it passes on one model, and on the other fails or finds its object absent. Which of the two it
+    passes on does not matter: a claim of absence holds on the twin.
+    """
+    shown, verdict, reason = _outcome(pair, planted, twin)
+    return Showing(
+        file=probe.mark.file,
+        line=probe.mark.line,
+        suite=probe.suite,
+        probe=probe.id,
+        claim=probe.claim,
+        planted=_told(planted),
+        twin=pair.twin.name,
+        told=pair.twin.told,
+        on_twin=_told(twin),
+        shown=shown,
+        verdict=verdict,
+        reason=reason,
+    )
+
+
+def _outcome(pair: Pair, planted: Verdict, twin: Verdict) -> tuple[bool | None, str, str]:
+    statuses = (planted.status, twin.status)
+    if set(statuses) == {Status.NOT_APPLICABLE}:
+        return None, "not asked", f"there is no pair of models that its `when` admits: {planted.reason}"
+    for member, verdict in ((pair.planted, planted), (pair.twin, twin)):
+        if verdict.status not in _ANSWERED:
+            return False, "not shown", f"it is {verdict.status.value} on {member.name}: {verdict.reason}"
+    if statuses == (Status.PASSED, Status.PASSED):
+        return (
+            False,
+            "cannot fail",
+            f"it holds on both models, so it does not fail where it should: {pair.twin.name} is {pair.twin.told}",
+        )
+    if Status.PASSED not in statuses:
+        return (
+            False,
+            "cannot hold",
+            f"it holds on neither model, not even where its object is built in: {pair.planted.name} is "
+            f"{pair.planted.told}",
+        )
+    other = twin if planted.status is Status.PASSED else planted
+    if other.status is Status.ABSENT:
+        return True, "holds, is absent", ""
+    return True, "holds, fails", ""
+
+
+def _told(verdict: Verdict) -> str:
+    counts = f" ({verdict.severity})" if verdict.status is Status.FAILED and verdict.severity != "error" else ""
+    numbers = " ".join((verdict.measured or verdict.reason).split())
+    return f"{verdict.status.value}{counts}{': ' if numbers else ''}{numbers}"

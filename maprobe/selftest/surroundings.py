@@ -1,0 +1,104 @@
+"""What stands around the models: a text for every corpus, answers for every question, a card for the planted model."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from maprobe.cases import Options, Probe
+from maprobe.errors import MaprobeError
+from maprobe.registry import Registry
+from maprobe.selftest.design import FACTS
+from maprobe.selftest.language import text
+
+if TYPE_CHECKING:
+    from maprobe.recipes import Corpus
+
+__all__ = ["card_text", "lessons_of", "placed", "with_stand_ins"]
+
+_SHORTEST = 12_000  # words of a text
+_SEVERAL = 4  # sequences of a corpus that is to be taken whole
+_MOST = 20_000  # tokens that can be learned
+
+
+def with_stand_ins(registry: Registry) -> Registry:
+    """Return the registry with every corpus standing for one small text that the planted models can predict.
+
+    Nothing is fetched, and the numbers are the same wherever and with whichever release of Python they are taken.
+    """
+    standing = Registry()
+    shelves = (
+        registry.measurements,
+        registry.interventions,
+        registry.operators,
+        registry.architectures,
+        registry.renderers,
+    )
+    for shelf in shelves:
+        for name, recipe in shelf.items():
+            standing.add((recipe,), plugin=shelf.plugin(name))
+    for name, corpus in registry.corpora.items():
+        standing.add((_stand_in(corpus),), plugin=registry.corpora.plugin(name))
+    return standing
+
+
+def _stand_in(corpus: Corpus) -> Corpus:
+    sequences = corpus.sequences if isinstance(corpus.sequences, int) else _SEVERAL
+    length = max(_SHORTEST, (sequences + 1) * corpus.length)
+    return replace(corpus, load=lambda: text(length))
+
+
+def lessons_of(probes: Iterable[Probe]) -> dict[str, float]:
+    """Return what the questions of probes teach: for each token of an option, from -1 (wrong) to 1 (right).
+
+    Questions that cannot be read teach nothing; their cases tell why.
+    """
+    from maprobe.running.choices import read_questions
+    from maprobe.selftest.tokenizer import pieces
+
+    right: Counter[str] = Counter()
+    seen: Counter[str] = Counter()
+    asked = (version.inputs for probe in probes for version in (probe, *(other.probe for other in probe.overrides)))
+    for request in dict.fromkeys(asked):
+        if request.source != "choices":
+            continue
+        try:
+            questions = read_questions(request)
+        except MaprobeError:
+            continue
+        for question in questions:
+            for number, option in enumerate(question.options):
+                words = set(pieces(option))
+                seen.update(words)
+                right.update(words if number == question.right else set())
+    return {word: 2 * right[word] / count - 1 for word, count in seen.most_common(_MOST)}
+
+
+def card_text(names: Iterable[str]) -> str:
+    """Return a model card that says of the planted model, under each of these names, what is built into it."""
+    lines = ["---", f"matches: [{', '.join(sorted(names))}]", "published:", "  - figures:"]
+    lines += [f"      {name}: {_yaml(value)}" for name, value in FACTS.items()]
+    lines += ["    source: https://planted.invalid (what is built into the planted model)", "    sure: code", "---", ""]
+    return "\n".join(lines)
+
+
+def _yaml(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"[{', '.join(map(str, value))}]" if isinstance(value, list) else str(value)
+
+
+def placed(probe: Probe, card: Path) -> Probe:
+    """Return a probe as it is asked of a planted model: held to its card, and without a waiver.
+
+    A waiver says something of a checkpoint that the planted models are not.
+    """
+    measure = probe.measure
+    if measure.kind == "published":
+        options: Options = tuple((name, str(card) if name == "card" else value) for name, value in measure.options)
+        measure = replace(measure, options=options)
+    overrides = tuple(replace(override, probe=placed(override.probe, card)) for override in probe.overrides)
+    return replace(probe, measure=measure, xfail=None, overrides=overrides)
