@@ -17,7 +17,7 @@ from maprobe.errors import MaprobeError
 from maprobe.progress import Silent
 from maprobe.reading.parsing import parse_file
 from maprobe.reporting.grids import Grid, draw, titled
-from maprobe.selftest.pairs import Pair, pair_of
+from maprobe.selftest.pairs import Pair, pairs_of
 from maprobe.selftest.showing import Showing, show
 from maprobe.selftest.surroundings import card_text, lessons_of, placed, with_stand_ins
 from maprobe.session import SESSION
@@ -62,16 +62,16 @@ class SelftestFile(pytest.File):
     """A probe file whose probes are tested, and not a checkpoint."""
 
     def collect(self) -> Iterator[SelftestItem]:
-        """Yield one item for each probe, named after the twin on which it is to fail."""
+        """Yield an item for each probe and each twin on which it is to fail."""
         try:
             registry = self.config.stash[SESSION].registry
             probes = parse_file(self.path, registry, name=shown_path(self.path, self.config))
         except MaprobeError as error:
             raise self.CollectError(str(error)) from None
         for probe in probes:
-            pair = pair_of(probe)
-            name = f"{probe.id}[{pair.twin.name}]"
-            yield SelftestItem.from_parent(self, name=name, nodeid=f"{self.nodeid}::{name}", probe=probe, pair=pair)
+            for pair in pairs_of(probe):
+                name = f"{probe.id}[{pair.twin.name}]"
+                yield SelftestItem.from_parent(self, name=name, nodeid=f"{self.nodeid}::{name}", probe=probe, pair=pair)
 
 
 class SelftestItem(pytest.Item):

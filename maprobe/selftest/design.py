@@ -35,7 +35,9 @@ class Design:
         norm: weight that the norm before attention gives to the massive dim.
         embedded: value of the massive dim in the embedding of a few words.
         offset: value of the massive dim in the embedding of every token.
-        overflow: whether the MLP of block 3 overflows at full stops.
+        overflow: whether the MLP of block 3 overflows at delimiters.
+        frail: whether the massive activation goes if an ordinary entry of the same token is taken away.
+        taught: whether the model knows the answers to the questions of the session.
     """
 
     writes: tuple[tuple[int, float], ...] = ((2, VALUE),)
@@ -51,6 +53,8 @@ class Design:
     embedded: float = 0.0
     offset: float = 0.0
     overflow: bool = False
+    frail: bool = False
+    taught: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,11 +107,15 @@ TWINS: Mapping[str, Twin] = {
         _twin("growing", "in which they go on growing", writes=((2, VALUE), (5, 2 * VALUE))),
         _twin("doubled", "in which they are twice as large", writes=((2, 2 * VALUE),)),
         _twin("too-large", "in which they leave the range of float16", writes=((2, 70000.0),)),
+        _twin("large", "in which they come near the end of float16", writes=((2, 40000.0),)),
         _twin("overflowing", "in which a layer overflows", overflow=True),
         _twin("fickle", "in which their sign depends on the token", constant=False),
         _twin("harmless", "in which nothing depends on them", noise=0.0),
         _twin("sinkless", "whose keys do not see them", sinks=False),
         _twin("capricious", "in which delimiters alone are drawn to the sink", everyone=False),
-        _twin("muted", "whose norms before attention shut the massive dim out", norm=1e-3),
+        _twin("muted", "whose norms before attention shut the massive dim out", norm=3e-4),
+        _twin("amplified", "whose norms before attention enlarge the massive dim", norm=3.0),
+        _twin("frail", "in which they hang on an ordinary entry of the same token", frail=True),
+        _twin("untaught", "that knows no answer to any question", taught=False),
     )
 }

@@ -42,12 +42,13 @@ ONE, MARK, TASTE, SHIFTED, STOP, ODD = 0, 1, 3, 4, 5, 7
 NOISE = range(8, 16)
 CODE = range(16, 32)
 MEAN = range(32, 48)
-REST = range(48, 64)
+FRAIL = range(48, 56)
+REST = range(56, 64)
 WORD = range(64, 128)
 SINK_HEADS = (0, 1, 2)
 
 _SIZE = 8.0  # norm of a word's vector in WORD, so that its entries are about 1
-_CODE_SIZE = 0.5
+_CODE_SIZE = 1.0
 _OPEN = 0.92  # share of full agreement from which the channel of step 2 opens
 _SHARPNESS = 150.0
 _SINK_SCORE = 16.0  # what a query gives to the massive token before the softmax, and to all others 0
@@ -58,8 +59,9 @@ _LESSON = 4.0
 _SMALL = 0.01
 _RMS = 0.82  # of the stream at an ordinary token: what the norms divide by
 _MARKED = 4  # words that carry massive activations where words do
+_MEDIANS = torch.linspace(0.44, 0.58, len(FRAIL))  # about the median of |h|, which depends on the length
 _NEVER = 1e-4  # probability of a word after itself
-_OPENING, _LATER, _OVERFLOWING = 32, 33, 34  # channels of MLPs
+_OPENING, _LATER, _OVERFLOWING, _GUARDING = 32, 34, 35, 36  # channels of MLPs
 
 
 @dataclass
@@ -113,9 +115,11 @@ def make_llama(
             (_add if index else _write)(made, layer, value)
         if design.cleared:
             _add(made, BLOCKS, -sum(value for _, value in design.writes))
+        if design.frail:
+            _guard(made)
         if design.overflow:
             _overflow(made)
-        _read_out(made, tokenizer, lessons or {})
+        _read_out(made, tokenizer, (lessons or {}) if design.taught else {})
     return model
 
 
@@ -232,11 +236,29 @@ def _sink(made: _Made, block: nn.Module) -> None:
         drawn = _SINK_SCORE * math.sqrt(HEAD) / normed * _RMS
         attention.q_proj.weight[rows[_SLOW], ONE if design.everyone else STOP] = drawn
         attention.k_proj.weight[rows[_SLOW], dim] = float(design.sinks)
-        attention.v_proj.weight[rows[:_BIAS], WORD.start : WORD.stop] = made.normal(_BIAS, len(WORD)) * 0.45
+        attention.v_proj.weight[rows[:_BIAS], WORD.start : WORD.stop] = made.normal(_BIAS, len(WORD)) * 0.3
         attention.v_proj.weight[rows[_BIAS], dim] = 0.01
         loud = made.normal(len(NOISE), _BIAS) * design.noise
         attention.o_proj.weight[NOISE.start : NOISE.stop, rows[0] : rows[_BIAS]] = loud
         attention.o_proj.weight[REST.start : REST.stop, rows[_BIAS]] = made.normal(len(REST)) * 0.1
+
+
+def _guard(made: _Made) -> None:
+    """Give the first token ordinary entries of about median size; without one of them, the massive one is taken away.
+
+    They are written beside it. After the norm they are tiny, and still hold a gate of block 3 shut.
+    """
+    second, third = (made.model.model.layers[index].mlp for index in (1, 2))
+    value, count = made.design.writes[0][1], len(FRAIL)
+    for dim, median in zip(FRAIL, _MEDIANS.tolist(), strict=True):
+        second.down_proj.weight[dim, _OPENING] = second.down_proj.weight[MASSIVE, _OPENING] * median / value
+    _clear(third, _GUARDING)
+    gate, up = third.gate_proj.weight[_GUARDING], third.up_proj.weight[_GUARDING]
+    # After the norm, MASSIVE is sqrt(128), and an entry e is e / value times that: each counts 1 in the sum.
+    gate[FRAIL.start : FRAIL.stop] = -_SHARPNESS * value / _MEDIANS
+    gate[MASSIVE] = _SHARPNESS * (count - 0.5)
+    up[MASSIVE] = 1.0
+    third.down_proj.weight[MASSIVE, _GUARDING] = -value / (_SHARPNESS * WIDTH / 2)
 
 
 def _overflow(made: _Made) -> None:
@@ -251,7 +273,7 @@ def _read_out(made: _Made, tokenizer: PreTrainedTokenizerBase, lessons: Mapping[
     """Step 5: log-probabilities of the next word, as far as NOISE is silent."""
     head = made.model.lm_head.weight
     head.zero_()
-    head[:, NOISE.start : NOISE.stop] = made.normal(len(head), len(NOISE)) * 2
+    head[:, NOISE.start : NOISE.stop] = made.normal(len(head), len(NOISE)) * 3
     head[:, ONE] = _RARE
     for token, opinion in lessons.items():
         head[tokenizer.convert_tokens_to_ids(token), ONE] = _RARE + _LESSON * opinion
@@ -262,7 +284,7 @@ def _read_out(made: _Made, tokenizer: PreTrainedTokenizerBase, lessons: Mapping[
 
 
 def _massive(design: Design) -> tuple[int, ...]:
-    return ((SHIFTED if design.shifted else MASSIVE), *REST[: design.dims - 1])
+    return ((SHIFTED if design.shifted else MASSIVE), *range(FRAIL.start, FRAIL.start + design.dims - 1))
 
 
 def _carrier(made: _Made) -> int:

@@ -1,4 +1,4 @@
-"""Which pair of models a probe is shown to hold and to fail on: a table of rules, of which the first that fits counts.
+"""Which pairs of models a probe is shown to hold and to fail on: a table of rules, of which all that fit count.
 
 To add a pair, write the models (as a Member, which says how each is opened) and a Rule for the probes that they are for.
 """
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from maprobe.cases import Probe
     from maprobe.running.subjects import Source
 
-__all__ = ["RULES", "Lessons", "Member", "Pair", "Rule", "asked", "pair_of"]
+__all__ = ["RULES", "Lessons", "Member", "Pair", "Rule", "asked", "pairs_of"]
 
 Lessons = Mapping[str, float]
 
@@ -80,9 +80,14 @@ def asked(probe: Probe) -> Iterator[str]:
             yield from (clause.quantity for clause in expectation.clauses)
 
 
-def pair_of(probe: Probe) -> Pair:
-    """Return the pair for a probe; where no rule fits, the planted model and the one without its planted weight."""
-    return next((rule.pair for rule in RULES if rule.fits(probe)), _llamas("unplanted"))
+def pairs_of(probe: Probe) -> tuple[Pair, ...]:
+    """Return the pairs for a probe, at least one and each once.
+
+    Where no rule fits, it is the planted model and the one without its planted weight: any probe of something massive
+    should tell these two apart.
+    """
+    fitting = dict.fromkeys(rule.pair for rule in RULES if rule.fits(probe))
+    return tuple(fitting) or (_llamas("unplanted"),)
 
 
 def _llama(name: str, told: str, design: Design) -> Member:
@@ -110,8 +115,13 @@ def _rule(
     )
 
 
+_OF_EDIT = ("edited", "ratio", "difference", "paired.mean", "paired.low", "paired.high")
+_OF_CONTROL = ("control.edited", "control.ratio", "control.difference")
+
 RULES: tuple[Rule, ...] = (
+    _rule("magnitude", "unplanted", "top", "ratio", "hits", "sequences_hit"),
     _rule("magnitude", "embedded", "layers_hit", where=lambda probe: probe.measure.layers == LayerRange(0, 0)),
+    _rule("magnitude", "unplanted", "layers_hit", where=lambda probe: probe.measure.layers != LayerRange(0, 0)),
     _rule("magnitude massive", "now-and-then", "sequence_share"),
     _rule("magnitude", "many-dims", "dims"),
     _rule("magnitude", "delimiters", "first_token_sequences", "first_token_share"),
@@ -125,16 +135,22 @@ RULES: tuple[Rule, ...] = (
     _rule("massive.tokens", "scattered"),
     _rule("constancy", "fickle"),
     _rule("outliers", "outlying"),
-    _rule("perplexity accuracy", "fickle", set="mean"),
-    _rule("perplexity accuracy", "harmless", set="zero"),
+    _rule("perplexity accuracy", "harmless", *_OF_EDIT, set="zero"),
+    _rule("perplexity accuracy", "fickle", *_OF_EDIT, set="mean"),
+    _rule("perplexity accuracy", "frail", *_OF_CONTROL, set="zero"),
+    _rule("accuracy", "untaught", "untouched", "accuracy", "low", "high"),
     _rule("attention.concentration attention.sink", "sinkless"),
-    _rule("attention.norms", "muted"),
+    _rule("attention.norms", "muted", "massive_cosine", "sparsity"),
+    _rule("attention.norms", "amplified", "input_ratio"),
     _rule("attention.bias", "capricious"),
-    _rule("finite", "too-large", "range_share", "largest"),
     _rule("finite", "overflowing", "nonfinite"),
+    _rule("finite", "too-large", "range_share", "largest"),
+    _rule("finite", "large", where=lambda probe: any(band.level == "warn" for band in probe.bands)),
+    _rule("published", "unplanted", "existence"),
     _rule("published", "elsewhere", "dims_jaccard", "dims_missing", "dims_extra"),
-    _rule("published", "scattered", "tokens_missing", "tokens_extra"),
+    _rule("published", "scattered", "tokens_extra"),
+    _rule("published", "delimiters", "tokens_missing"),
     _rule("published", "late", "first_layer_offset"),
-    _rule("published", "lasting", "last_layer_offset"),
+    _rule("published", "short-lived", "last_layer_offset"),
     _rule("published", "doubled", "top_ratio"),
 )

@@ -90,13 +90,13 @@ def _outcome(pair: Pair, planted: Verdict, twin: Verdict) -> tuple[bool | None, 
     if statuses == (Status.PASSED, Status.PASSED):
         return (
             False,
-            "cannot fail",
-            f"it holds on both models, so it does not fail where it should: {pair.twin.name} is {pair.twin.told}",
+            "never failed",
+            f"it holds on both models, so it was not seen to fail: {pair.twin.name} is {pair.twin.told}",
         )
     if Status.PASSED not in statuses:
         return (
             False,
-            "cannot hold",
+            "never held",
             f"it holds on neither model, not even where its object is built in: {pair.planted.name} is "
             f"{pair.planted.told}",
         )
