@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,8 +17,8 @@ from maprobe.errors import MaprobeError
 from maprobe.progress import Silent
 from maprobe.reading.parsing import parse_file
 from maprobe.reporting.grids import Grid, draw, titled
-from maprobe.selftest.pairs import Pair, pairs_of
-from maprobe.selftest.showing import Showing, show
+from maprobe.selftest.pairs import Member, Pair, pairs_of
+from maprobe.selftest.showing import Showing, show, unseen
 from maprobe.selftest.surroundings import card_text, lessons_of, placed, with_stand_ins
 from maprobe.session import SESSION
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["SelftestFile", "SelftestItem", "SelftestListener", "check_alone"]
 
 # Options that speak of the checkpoints or reports of a measuring session, with the values that say nothing.
-_FOREIGN = {
+_FOREIGN: Mapping[str, tuple[object, ...]] = {
     "model": ([],),
     "dtype": ("auto", "float32"),
     "device": ("auto", "cpu"),
@@ -151,7 +151,7 @@ class SelftestListener:
         return engines[0], engines[1]
 
     @staticmethod
-    def _members(item: SelftestItem) -> tuple[object, object]:
+    def _members(item: SelftestItem) -> tuple[Member, Member]:
         return item.pair.planted, item.pair.twin
 
     @property
@@ -215,8 +215,13 @@ class SelftestListener:
             if not showing.shown:
                 color = {"yellow": True} if showing.shown is None else {"red": True}
                 terminalreporter.write_line(f"{showing.probe} {showing.verdict}: {showing.reason}", **color)
-        count = sum(bool(showing.shown) for showing in showings)
-        terminalreporter.write_line(f"{count} of {len(showings)} probes were seen to hold and not to hold.")
+        for probe, clause in unseen(showings):
+            terminalreporter.write_line(f"{probe}: no twin makes this clause fail: {clause}", yellow=True)
+        probes = {(showing.file, showing.probe) for showing in showings}
+        without = {(showing.file, showing.probe) for showing in showings if not showing.shown}
+        terminalreporter.write_line(
+            f"{len(probes - without)} of {len(probes)} probes hold on one model and not on the other."
+        )
 
 
 def _row(showing: Showing) -> tuple[str, ...]:

@@ -25,15 +25,17 @@ import itertools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 
 from maprobe.selftest.design import BLOCKS, MASSIVE, Design
 from maprobe.selftest.language import DELIMITERS, ROUND, WORDS, next_words
 
 __all__ = ["CODE", "MARK", "MASSIVE", "MEAN", "NOISE", "SINK_HEADS", "make_llama"]
+
+Module = Any  # to the type checker, every attribute of a module may be a tensor as well
 
 WIDTH, HEADS, INNER = 128, 4, 64
 HEAD = WIDTH // HEADS
@@ -68,7 +70,7 @@ _OPENING, _LATER, _OVERFLOWING, _GUARDING = 32, 34, 35, 36  # channels of MLPs
 class _Made:
     """A model being made: its design, its source of random numbers, the ids of the words and delimiters."""
 
-    model: LlamaForCausalLM
+    model: Module
     design: Design
     chance: torch.Generator
     ids: list[int]
@@ -98,11 +100,11 @@ def make_llama(
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
     )
-    state = torch.random.get_rng_state()  # what is random outside stays as it was
-    model = LlamaForCausalLM(config).eval()
-    torch.random.set_rng_state(state)
+    with torch.random.fork_rng(devices=()):  # what is random outside stays as it was
+        model: Module = LlamaForCausalLM(config)
+    model.eval()
     spelled = [*(f"Ġ{word}" for word in WORDS), *DELIMITERS[:-1], "Ċ"]
-    ids = [int(number) for number in tokenizer.convert_tokens_to_ids(spelled)]
+    ids = [int(tokenizer.convert_tokens_to_ids(token)) for token in spelled]  # type: ignore[arg-type] # one a token
     made = _Made(model, design, torch.Generator().manual_seed(3), ids)
     with torch.no_grad():
         _embed(made)
@@ -120,7 +122,8 @@ def make_llama(
         if design.overflow:
             _overflow(made)
         _read_out(made, tokenizer, (lessons or {}) if design.taught else {})
-    return model
+    finished: LlamaForCausalLM = model
+    return finished
 
 
 def _embed(made: _Made) -> None:
@@ -144,12 +147,14 @@ def _embed(made: _Made) -> None:
 
 
 def _unit(vectors: torch.Tensor) -> torch.Tensor:
-    return vectors / vectors.norm(dim=1, keepdim=True)
+    norms: torch.Tensor = vectors.norm(dim=1, keepdim=True)
+    return vectors / norms
 
 
 def _directions() -> torch.Tensor:
     """Return a direction for each word, at right angles to one another and along no single dim: (words, words)."""
-    return torch.linalg.qr(torch.randn(ROUND, ROUND, generator=torch.Generator().manual_seed(1)))[0]
+    turn: torch.Tensor = torch.linalg.qr(torch.randn(ROUND, ROUND, generator=torch.Generator().manual_seed(1)))[0]
+    return turn
 
 
 def _codes(made: _Made, count: int) -> torch.Tensor:
@@ -165,7 +170,7 @@ def _codes(made: _Made, count: int) -> torch.Tensor:
     return words[torch.randperm(len(words), generator=made.chance)[torch.arange(count) % len(words)]]
 
 
-def _ordinary(made: _Made, block: nn.Module) -> None:
+def _ordinary(made: _Made, block: Module) -> None:
     """Let all parts of a block do a little, and write into REST only."""
     attention, mlp = block.self_attn, block.mlp
     for weight in (attention.q_proj, attention.k_proj, attention.v_proj, mlp.gate_proj, mlp.up_proj):
@@ -175,7 +180,7 @@ def _ordinary(made: _Made, block: nn.Module) -> None:
         weight.weight[REST.start : REST.stop] = made.normal(len(REST), weight.weight.shape[1]) * _SMALL
 
 
-def _tell_the_first(made: _Made, block: nn.Module) -> None:
+def _tell_the_first(made: _Made, block: Module) -> None:
     """Step 1: MEAN from a head that attends to all tokens alike, MARK from its agreement with CODE."""
     attention, mlp = block.self_attn, block.mlp
     channels = range(2 * len(CODE))
@@ -222,7 +227,7 @@ def _add(made: _Made, layer: int, value: float) -> None:
     _set(made, block, channel, token, value)
 
 
-def _sink(made: _Made, block: nn.Module) -> None:
+def _sink(made: _Made, block: Module) -> None:
     """Steps 3 and 4: keys that see the massive dim, values that do not, and what comes of it without them."""
     design, attention = made.design, block.self_attn
     dim = _massive(design)[0]
@@ -293,20 +298,20 @@ def _carrier(made: _Made) -> int:
     return next(number for number in made.ids if weight[number, TASTE] > 0)
 
 
-def _clear(mlp: nn.Module, *channels: int) -> None:
+def _clear(mlp: Module, *channels: int) -> None:
     for channel in channels:
         mlp.gate_proj.weight[channel] = 0.0
         mlp.up_proj.weight[channel] = 0.0
         mlp.down_proj.weight[:, channel] = 0.0
 
 
-def _set(made: _Made, block: nn.Module, channel: int, token: int, value: float) -> None:
+def _set(made: _Made, block: Module, channel: int, token: int, value: float) -> None:
     """Set the weight by which a channel writes, so that it writes that value at a token that begins a sequence."""
     size = float(_channels(made, block, token)[channel])
     block.mlp.down_proj.weight[list(_massive(made.design)), channel] = value / size
 
 
-def _channels(made: _Made, block: nn.Module, token: int) -> torch.Tensor:
+def _channels(made: _Made, block: Module, token: int) -> torch.Tensor:
     """Return what the channels of a block's MLP are at a sequence of that one token, shape (channels,)."""
     seen: list[torch.Tensor] = []
     hook = block.mlp.down_proj.register_forward_pre_hook(lambda module, args: seen.append(args[0][0, 0].clone()))  # noqa: ARG005

@@ -1,6 +1,6 @@
 """Which pairs of models a probe is shown to hold and to fail on: a table of rules, of which all that fit count.
 
-To add a pair, write the models (as a Member, which says how each is opened) and a Rule for the probes that they are for.
+To add a pair, write its models (a Member says how each is opened) and a Rule for the probes that it is for.
 """
 
 from __future__ import annotations
@@ -108,7 +108,11 @@ def _llamas(twin: str) -> Pair:
 
 
 def _rule(
-    kinds: str, twin: str, *quantities: str, set: str = "", where: Callable[[Probe], bool] = lambda probe: True  # noqa: A002, ARG005
+    kinds: str,
+    twin: str,
+    *quantities: str,
+    set: str = "",  # noqa: A002
+    where: Callable[[Probe], bool] = lambda probe: True,  # noqa: ARG005
 ) -> Rule:
     return Rule(
         kinds=frozenset(kinds.split()), pair=_llamas(twin), quantities=frozenset(quantities), set=set, where=where

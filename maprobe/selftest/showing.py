@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from maprobe.cases import Probe
 from maprobe.selftest.pairs import Pair
-from maprobe.verdicts import Status, Verdict
+from maprobe.verdicts import Finding, Status, Verdict
 
-__all__ = ["Showing", "show"]
+__all__ = ["Showing", "show", "unseen"]
 
 _ANSWERED = (Status.PASSED, Status.FAILED, Status.ABSENT)
 
@@ -32,6 +32,7 @@ class Showing:
         shown: whether the probe told the two apart; None where its ``when`` excludes both, so that nothing was asked.
         verdict: the outcome in a word or two.
         reason: why it was not shown; empty where it was.
+        clauses: each clause that was judged, and whether it did not hold on the model on which the probe failed.
     """
 
     file: str
@@ -46,6 +47,7 @@ class Showing:
     shown: bool | None
     verdict: str
     reason: str = ""
+    clauses: Mapping[str, bool] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data."""
@@ -77,7 +79,29 @@ def show(probe: Probe, pair: Pair, planted: Verdict, twin: Verdict) -> Showing:
         shown=shown,
         verdict=verdict,
         reason=reason,
+        clauses=_clauses(planted, twin) if shown else {},
     )
+
+
+def unseen(showings: Iterable[Showing]) -> list[tuple[str, str]]:
+    """Return each probe with each of its clauses that failed on no twin, in order: (probe, clause)."""
+    failed: dict[tuple[str, str], bool] = {}
+    for showing in showings:
+        for clause, fails in showing.clauses.items():
+            key = (showing.probe, clause)
+            failed[key] = failed.get(key, False) or fails
+    return [key for key, fails in failed.items() if not fails]
+
+
+def _clauses(planted: Verdict, twin: Verdict) -> dict[str, bool]:
+    broken = planted if twin.status is Status.PASSED else twin
+    clauses = {_clause(finding): False for verdict in (planted, twin) for finding in verdict.findings}
+    clauses.update({_clause(finding): True for finding in broken.findings if finding.holds is False})
+    return clauses
+
+
+def _clause(finding: Finding) -> str:
+    return f"{finding.quantity} ({finding.mark})"
 
 
 def _outcome(pair: Pair, planted: Verdict, twin: Verdict) -> tuple[bool | None, str, str]:
@@ -88,18 +112,11 @@ def _outcome(pair: Pair, planted: Verdict, twin: Verdict) -> tuple[bool | None, 
         if verdict.status not in _ANSWERED:
             return False, "not shown", f"it is {verdict.status.value} on {member.name}: {verdict.reason}"
     if statuses == (Status.PASSED, Status.PASSED):
-        return (
-            False,
-            "never failed",
-            f"it holds on both models, so it was not seen to fail: {pair.twin.name} is {pair.twin.told}",
-        )
+        reason = f"it holds on both models, so it was not seen to fail: {pair.twin.name} is {pair.twin.told}"
+        return False, "never failed", reason
     if Status.PASSED not in statuses:
-        return (
-            False,
-            "never held",
-            f"it holds on neither model, not even where its object is built in: {pair.planted.name} is "
-            f"{pair.planted.told}",
-        )
+        what = f"{pair.planted.name} is {pair.planted.told}"
+        return False, "never held", f"it holds on neither model, not even where its object is built in: {what}"
     other = twin if planted.status is Status.PASSED else planted
     if other.status is Status.ABSENT:
         return True, "holds, is absent", ""
