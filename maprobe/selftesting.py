@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import tempfile
 from collections.abc import Generator, Iterator, Mapping, Sequence
@@ -27,15 +28,16 @@ if TYPE_CHECKING:
 
 __all__ = ["SelftestFile", "SelftestItem", "SelftestListener", "check_alone"]
 
-# Options that speak of the checkpoints or reports of a measuring session, with the values that say nothing.
+# Options that say which checkpoint is measured and how, with the values that say nothing here.
 _FOREIGN: Mapping[str, tuple[object, ...]] = {
     "model": ([],),
     "dtype": ("auto", "float32"),
     "device": ("auto", "cpu"),
     "device_map": ("",),
     "attn": ("",),
-    "plan": (False,),
 }
+
+_BATCH = 16  # sequences in a forward call, at least: the models are so small that calls cost more than arithmetic
 
 
 def check_alone(config: pytest.Config) -> None:
@@ -46,12 +48,12 @@ def check_alone(config: pytest.Config) -> None:
     """
     for name, allowed in _FOREIGN.items():
         if config.getoption(f"maprobe_{name}") not in allowed:
-            option = "--maprobe-plan" if name == "plan" else f"--{name.replace('_', '-')}"
+            option = f"--maprobe-{name.replace('_', '-')}"
             raise pytest.UsageError(f"--maprobe-selftest brings models of its own, on the CPU; leave out {option}")
-    if config.getoption("property_report"):
-        raise pytest.UsageError(
-            "--maprobe-selftest measures no checkpoint of which a report could tell; leave out --property-report"
-        )
+    for name in ("maprobe_plan", "property_report"):
+        if config.getoption(name):
+            option = f"--{name.replace('_', '-')}"
+            raise pytest.UsageError(f"--maprobe-selftest measures no checkpoint, so it has no use for {option}")
 
 
 class NotShown(Exception):  # noqa: N818 - it is the finding, and no error of ours
@@ -138,16 +140,19 @@ class SelftestListener:
         """Return an engine for the planted models and one for the twins, so that a model of each stays in memory."""
         from maprobe.running.engine import Engine, EngineOptions
 
-        registry = with_stand_ins(self.config.stash[SESSION].registry)
-        lessons = lessons_of(item.probe for item in items)
+        probes = [item.probe for item in items]
+        registry = with_stand_ins(self.config.stash[SESSION].registry, probes)
+        lessons = lessons_of(probes)
         self._card.write_text(card_text({item.pair.planted.name for item in items}), encoding="utf-8")
-        options = EngineOptions(batch=self.config.getoption("maprobe_batch"))
+        options = EngineOptions(batch=max(_BATCH, self.config.getoption("maprobe_batch")))
         engines = []
         for side in range(2):
             members = {self._members(item)[side].name: self._members(item)[side] for item in items}
             sources = {name: partial(member.open, lessons) for name, member in members.items()}
             engines.append(Engine(registry, sources, Silent(), options))
             engines[-1].plan([self._cases(item)[side] for item in items])
+        # Each twin is let go of in its turn. Looking through all of torch every time would take a third of the session.
+        gc.freeze()
         return engines[0], engines[1]
 
     @staticmethod
@@ -191,6 +196,8 @@ class SelftestListener:
         """Clean up; a session in which nothing was shown does not end with success."""
         for engine in self._engines or ():
             engine.release()
+        if self._engines:
+            gc.unfreeze()
         if self._folder is not None:
             self._folder.cleanup()
         asked = [showing for showing in self.showings if showing.shown is not None]
@@ -212,13 +219,12 @@ class SelftestListener:
         for name, told in sorted({(showing.twin, showing.told) for showing in showings}):
             terminalreporter.write_line(f"{name}: {told}")
         for showing in showings:
-            if not showing.shown:
-                color = {"yellow": True} if showing.shown is None else {"red": True}
-                terminalreporter.write_line(f"{showing.probe} {showing.verdict}: {showing.reason}", **color)
+            if showing.shown is None:
+                terminalreporter.write_line(f"{showing.probe}: {showing.verdict}: {showing.reason}", yellow=True)
         for probe, clause in unseen(showings):
             terminalreporter.write_line(f"{probe}: no twin makes this clause fail: {clause}", yellow=True)
-        probes = {(showing.file, showing.probe) for showing in showings}
-        without = {(showing.file, showing.probe) for showing in showings if not showing.shown}
+        probes = {(showing.file, showing.probe) for showing in showings if showing.shown is not None}
+        without = {(showing.file, showing.probe) for showing in showings if showing.shown is False}
         terminalreporter.write_line(
             f"{len(probes - without)} of {len(probes)} probes hold on one model and not on the other."
         )

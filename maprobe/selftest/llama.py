@@ -28,9 +28,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 
-from maprobe.selftest.design import BLOCKS, MASSIVE, Design
+from maprobe.measurements.survey import ABSOLUTE
+from maprobe.selftest.design import BLOCKS, MASSIVE, VALUE, Design
 from maprobe.selftest.language import DELIMITERS, ROUND, WORDS, next_words
 
 __all__ = ["CODE", "MARK", "MASSIVE", "MEAN", "NOISE", "SINK_HEADS", "make_llama"]
@@ -62,6 +64,7 @@ _SMALL = 0.01
 _RMS = 0.82  # of the stream at an ordinary token: what the norms divide by
 _MARKED = 4  # words that carry massive activations where words do
 _MEDIANS = torch.linspace(0.44, 0.58, len(FRAIL))  # about the median of |h|, which depends on the length
+_SHUT = 40.0  # weight by which ONE shuts a channel at ordinary tokens
 _NEVER = 1e-4  # probability of a word after itself
 _OPENING, _LATER, _OVERFLOWING, _GUARDING = 32, 34, 35, 36  # channels of MLPs
 
@@ -113,10 +116,17 @@ def make_llama(
         _tell_the_first(made, model.model.layers[0])
         for block in model.model.layers[2:]:
             _sink(made, block)
+        reached = 0.0
         for index, (layer, value) in enumerate(design.writes):
-            (_add if index else _write)(made, layer, value)
+            if index:
+                _add(made, layer, value, reached)
+            else:
+                _write(made, layer, value)
+            reached += value
         if design.cleared:
-            _add(made, BLOCKS, -sum(value for _, value in design.writes))
+            # Where nothing is massive this stays shut, as large as in the planted model.
+            reached = reached if reached > ABSOLUTE else VALUE
+            _add(made, BLOCKS, -reached, reached)
         if design.frail:
             _guard(made)
         if design.overflow:
@@ -212,19 +222,20 @@ def _write(made: _Made, layer: int, value: float) -> None:
             gate[ONE] -= _SHARPNESS
             gate[TASTE] = _SHARPNESS
         up[ONE if design.constant else TASTE] = 1.0
-        _set(made, block, channel, tokens[dim], value)
+        size = float(_channels(made, block, tokens[dim])[channel])
+        block.mlp.down_proj.weight[list(_massive(design)), channel] = value / size
 
 
-def _add(made: _Made, layer: int, value: float) -> None:
-    """Add to what is massive already, or take it away, by a channel that what is massive alone can open."""
-    block, channel = made.model.model.layers[layer - 1], _LATER
-    _clear(block.mlp, channel)
-    gate, up = block.mlp.gate_proj.weight[channel], block.mlp.up_proj.weight[channel]
-    dim = _massive(made.design)[0]
-    # At a massive token the norm leaves about sqrt(128) of the massive dim and next to nothing of ONE.
-    gate[dim], gate[ONE], up[dim] = 1.0, -40.0, 1.0
-    token = made.ids[-1] if made.design.carriers == "delimiters" else _carrier(made)
-    _set(made, block, channel, token, value)
+def _add(made: _Made, layer: int, value: float, reached: float) -> None:
+    """Add to the massive entries of that value, or take them away, by a channel that only they can open."""
+    mlp, dims = made.model.model.layers[layer - 1].mlp, list(_massive(made.design))
+    _clear(mlp, _LATER)
+    gate, up = mlp.gate_proj.weight[_LATER], mlp.up_proj.weight[_LATER]
+    gate[dims[0]], gate[ONE], up[dims[0]] = 1.0, -_SHUT, 1.0
+    # What the norm leaves of such an entry, which is all but all of its token, and of ONE.
+    rms = math.sqrt(len(dims) * reached**2 / WIDTH + _RMS**2)
+    size = float(nn.functional.silu(torch.tensor((reached - _SHUT) / rms))) * reached / rms
+    mlp.down_proj.weight[dims, _LATER] = value / size
 
 
 def _sink(made: _Made, block: Module) -> None:
@@ -303,12 +314,6 @@ def _clear(mlp: Module, *channels: int) -> None:
         mlp.gate_proj.weight[channel] = 0.0
         mlp.up_proj.weight[channel] = 0.0
         mlp.down_proj.weight[:, channel] = 0.0
-
-
-def _set(made: _Made, block: Module, channel: int, token: int, value: float) -> None:
-    """Set the weight by which a channel writes, so that it writes that value at a token that begins a sequence."""
-    size = float(_channels(made, block, token)[channel])
-    block.mlp.down_proj.weight[list(_massive(made.design)), channel] = value / size
 
 
 def _channels(made: _Made, block: Module, token: int) -> torch.Tensor:

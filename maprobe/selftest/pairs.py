@@ -119,6 +119,11 @@ def _rule(
     )
 
 
+def _without_bos(probe: Probe) -> bool:
+    """Whether the first token may differ between sequences, as some twins need it to."""
+    return probe.inputs.bos != "require"
+
+
 _OF_EDIT = ("edited", "ratio", "difference", "paired.mean", "paired.low", "paired.high")
 _OF_CONTROL = ("control.edited", "control.ratio", "control.difference")
 
@@ -126,7 +131,7 @@ RULES: tuple[Rule, ...] = (
     _rule("magnitude", "unplanted", "top", "ratio", "hits", "sequences_hit"),
     _rule("magnitude", "embedded", "layers_hit", where=lambda probe: probe.measure.layers == LayerRange(0, 0)),
     _rule("magnitude", "unplanted", "layers_hit", where=lambda probe: probe.measure.layers != LayerRange(0, 0)),
-    _rule("magnitude massive", "now-and-then", "sequence_share"),
+    _rule("magnitude massive", "now-and-then", "sequence_share", where=_without_bos),
     _rule("magnitude", "many-dims", "dims"),
     _rule("magnitude", "delimiters", "first_token_sequences", "first_token_share"),
     _rule("magnitude", "scattered", "positions"),
@@ -137,10 +142,10 @@ RULES: tuple[Rule, ...] = (
     _rule("layerwise", "short-lived", "persistence", "persistence_share", "vanishing_layer"),
     _rule("layerwise", "growing", "steadiness"),
     _rule("massive.tokens", "scattered"),
-    _rule("constancy", "fickle"),
+    _rule("constancy", "fickle", where=_without_bos),
     _rule("outliers", "outlying"),
     _rule("perplexity accuracy", "harmless", *_OF_EDIT, set="zero"),
-    _rule("perplexity accuracy", "fickle", *_OF_EDIT, set="mean"),
+    _rule("perplexity accuracy", "fickle", *_OF_EDIT, set="mean", where=_without_bos),
     _rule("perplexity accuracy", "frail", *_OF_CONTROL, set="zero"),
     _rule("accuracy", "untaught", "untouched", "accuracy", "low", "high"),
     _rule("attention.concentration attention.sink", "sinkless"),

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from maprobe.cases import Options, Probe
+from maprobe.cases import InputsRequest, Options, Probe
 from maprobe.errors import MaprobeError
 from maprobe.registry import Registry
 from maprobe.selftest.design import FACTS
@@ -19,16 +19,17 @@ if TYPE_CHECKING:
 
 __all__ = ["card_text", "lessons_of", "placed", "with_stand_ins"]
 
-_SHORTEST = 12_000  # words of a text
 _SEVERAL = 4  # sequences of a corpus that is to be taken whole
 _MOST = 20_000  # tokens that can be learned
 
 
-def with_stand_ins(registry: Registry) -> Registry:
-    """Return the registry with every corpus standing for one small text that the planted models can predict.
+def with_stand_ins(registry: Registry, probes: Iterable[Probe]) -> Registry:
+    """Return the registry with every corpus standing for a text that the planted models can predict.
 
-    Nothing is fetched, and the numbers are the same wherever and with whichever release of Python they are taken.
+    Nothing is fetched, and the numbers are the same wherever and with whichever release of Python they are taken. The
+    text is as long as the probes need it to be.
     """
+    inputs = [version.inputs for probe in probes for version in _versions(probe)]
     standing = Registry()
     shelves = (
         registry.measurements,
@@ -41,14 +42,24 @@ def with_stand_ins(registry: Registry) -> Registry:
         for name, recipe in shelf.items():
             standing.add((recipe,), plugin=shelf.plugin(name))
     for name, corpus in registry.corpora.items():
-        standing.add((_stand_in(corpus),), plugin=registry.corpora.plugin(name))
+        lengths = [_needed(corpus, request) for request in inputs if request.value == (name,)]
+        standing.add((_stand_in(corpus, max(lengths, default=1)),), plugin=registry.corpora.plugin(name))
     return standing
 
 
-def _stand_in(corpus: Corpus) -> Corpus:
-    sequences = corpus.sequences if isinstance(corpus.sequences, int) else _SEVERAL
-    length = max(_SHORTEST, (sequences + 1) * corpus.length)
+def _stand_in(corpus: Corpus, length: int) -> Corpus:
     return replace(corpus, load=lambda: text(length))
+
+
+def _needed(corpus: Corpus, request: InputsRequest) -> int:
+    sequences = corpus.sequences if request.sequences is None else request.sequences
+    whole = _SEVERAL if sequences == "all" else int(sequences)
+    return (request.skip + whole) * (request.length or corpus.length)
+
+
+def _versions(probe: Probe) -> Iterator[Probe]:
+    yield probe
+    yield from (override.probe for override in probe.overrides)
 
 
 def lessons_of(probes: Iterable[Probe]) -> dict[str, float]:
@@ -61,7 +72,7 @@ def lessons_of(probes: Iterable[Probe]) -> dict[str, float]:
 
     right: Counter[str] = Counter()
     seen: Counter[str] = Counter()
-    asked = (version.inputs for probe in probes for version in (probe, *(other.probe for other in probe.overrides)))
+    asked = (version.inputs for probe in probes for version in _versions(probe))
     for request in dict.fromkeys(asked):
         if request.source != "choices":
             continue
