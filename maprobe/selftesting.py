@@ -126,6 +126,7 @@ class SelftestListener:
         self.showings: list[Showing] = []
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._engines: tuple[Engine, Engine] | None = None
+        self._froze = False
 
     def show(self, item: SelftestItem) -> Showing:
         """Put a probe to its two models; all selected probes are planned before the first of them."""
@@ -152,7 +153,9 @@ class SelftestListener:
             engines.append(Engine(registry, sources, Silent(), options))
             engines[-1].plan([self._cases(item)[side] for item in items])
         # Each twin is let go of in its turn. Looking through all of torch every time would take a third of the session.
-        gc.freeze()
+        self._froze = not gc.get_freeze_count()
+        if self._froze:
+            gc.freeze()
         return engines[0], engines[1]
 
     @staticmethod
@@ -196,7 +199,7 @@ class SelftestListener:
         """Clean up; a session in which nothing was shown does not end with success."""
         for engine in self._engines or ():
             engine.release()
-        if self._engines:
+        if self._froze:
             gc.unfreeze()
         if self._folder is not None:
             self._folder.cleanup()

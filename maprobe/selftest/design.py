@@ -92,7 +92,7 @@ def _twin(name: str, lacks: str, **changes: object) -> Twin:
 TWINS: Mapping[str, Twin] = {
     twin.name: twin
     for twin in (
-        _twin("unplanted", "whose one planted weight has an ordinary size", writes=((2, 3.0),)),
+        _twin("unplanted", "whose one planted weight has an ordinary size", writes=((2, 0.5),)),
         _twin("now-and-then", "in which only some first tokens carry one", carriers="some-first"),
         _twin("elsewhere", "in which another dim is massive", shifted=True),
         _twin("many-dims", "in which twelve dims are massive", dims=12),
