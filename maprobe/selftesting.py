@@ -225,7 +225,7 @@ class SelftestListener:
             if showing.shown is None:
                 terminalreporter.write_line(f"{showing.probe}: {showing.verdict}: {showing.reason}", yellow=True)
         for probe, clause in unseen(showings):
-            terminalreporter.write_line(f"{probe}: no twin makes this clause fail: {clause}", yellow=True)
+            terminalreporter.write_line(f"{probe}: on no twin asked does this clause fail: {clause}", yellow=True)
         probes = {(showing.file, showing.probe) for showing in showings if showing.shown is not None}
         without = {(showing.file, showing.probe) for showing in showings if showing.shown is False}
         terminalreporter.write_line(

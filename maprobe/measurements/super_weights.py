@@ -96,9 +96,9 @@ class _SuperWeightFold:
 
     def _note(self, arm: str, layer: int, row: int, entering: _Peak, output: float, sequence: int) -> None:
         key = (arm, layer, row, entering.channel)
-        known = self.found.get(key, {"sequences": 0, "output": 0.0})
-        sequences = int(known["sequences"] or 0) + 1
-        if abs(output) <= abs(float(known["output"] or 0)):
+        known = self.found.get(key)
+        sequences = int(known["sequences"] or 0) + 1 if known else 1
+        if known and abs(output) <= abs(float(known["output"] or 0)):
             self.found[key] = {**known, "sequences": sequences}
             return
         self.found[key] = {

@@ -55,6 +55,8 @@ _SIZE = 8.0  # norm of a word's vector in WORD, so that its entries are about 1
 _CODE_SIZE = 1.0
 _OPEN = 0.92  # share of full agreement from which the channel of step 2 opens
 _SHARPNESS = 150.0
+_LOUDNESS = 5.0  # makes the input of the super weight a spike, beside which all other inputs are small
+_ORDINARY = 0.75  # what the other weights of its column write
 _SINK_SCORE = 16.0  # what a query gives to the massive token before the softmax, and to all others 0
 _SLOW = HEAD // 2 - 1  # the head dim that the rotary embedding turns slowest
 _BIAS = HEAD - 1  # the head dim by which the sink adds a small constant
@@ -63,7 +65,8 @@ _LESSON = 4.0
 _SMALL = 0.01
 _RMS = 0.82  # of the stream at an ordinary token: what the norms divide by
 _MARKED = 4  # words that carry massive activations where words do
-_MEDIANS = torch.linspace(0.44, 0.58, len(FRAIL))  # about the median of |h|, which depends on the length
+_MEDIANS = (0.44, 0.46, 0.48, 0.50, 0.52, 0.54, 0.56)  # about the median of |h|, which depends on the length
+_QUIET = 0.25  # keeps the input of a later weight from being a spike
 _SHUT = 40.0  # weight by which ONE shuts a channel at ordinary tokens
 _NEVER = 1e-4  # probability of a word after itself
 _OPENING, _LATER, _OVERFLOWING, _GUARDING = 32, 34, 35, 36  # channels of MLPs
@@ -203,7 +206,7 @@ def _tell_the_first(made: _Made, block: Module) -> None:
         attention.o_proj.weight[MEAN[place], place] = _RMS  # undoes the norm
         # A product of two signs by two channels, one of them open: relu(code) * mean + relu(-code) * -mean.
         for sign, channel in ((1.0, place), (-1.0, place + len(CODE))):
-            mlp.gate_proj.weight[channel, dim] = 30.0 * sign
+            mlp.gate_proj.weight[channel, dim] = 20.0 * sign
             mlp.up_proj.weight[channel, MEAN[place]] = sign
     agreement = _channels(made, block, _carrier(made))[: len(channels)].sum()
     mlp.down_proj.weight[MARK, : len(channels)] = 1.0 / agreement
@@ -221,9 +224,13 @@ def _write(made: _Made, layer: int, value: float) -> None:
         if design.carriers == "some-first":
             gate[ONE] -= _SHARPNESS
             gate[TASTE] = _SHARPNESS
-        up[ONE if design.constant else TASTE] = 1.0
+        up[ONE if design.constant else TASTE] = _LOUDNESS
         size = float(_channels(made, block, tokens[dim])[channel])
-        block.mlp.down_proj.weight[list(_massive(design)), channel] = value / size
+        column = block.mlp.down_proj.weight[:, channel]
+        # The other weights of the column are ordinary ones. NOISE is left out, since all tokens must be silent there.
+        ordinary = range(MEAN.start, WORD.stop)
+        column[ordinary.start : ordinary.stop] = made.normal(len(ordinary)) * _ORDINARY / size
+        column[list(_massive(design))] = value / size
 
 
 def _add(made: _Made, layer: int, value: float, reached: float) -> None:
@@ -231,10 +238,10 @@ def _add(made: _Made, layer: int, value: float, reached: float) -> None:
     mlp, dims = made.model.model.layers[layer - 1].mlp, list(_massive(made.design))
     _clear(mlp, _LATER)
     gate, up = mlp.gate_proj.weight[_LATER], mlp.up_proj.weight[_LATER]
-    gate[dims[0]], gate[ONE], up[dims[0]] = 1.0, -_SHUT, 1.0
+    gate[dims[0]], gate[ONE], up[dims[0]] = _QUIET, -_QUIET * _SHUT, 1.0
     # What the norm leaves of such an entry, which is all but all of its token, and of ONE.
     rms = math.sqrt(len(dims) * reached**2 / WIDTH + _RMS**2)
-    size = float(nn.functional.silu(torch.tensor((reached - _SHUT) / rms))) * reached / rms
+    size = float(nn.functional.silu(torch.tensor(_QUIET * (reached - _SHUT) / rms))) * reached / rms
     mlp.down_proj.weight[dims, _LATER] = value / size
 
 
@@ -260,19 +267,24 @@ def _sink(made: _Made, block: Module) -> None:
 
 
 def _guard(made: _Made) -> None:
-    """Give the first token ordinary entries of about median size; without one of them, the massive one is taken away.
+    """Give the first token entries of about median size; without one of them, block 3 takes the massive one away.
 
-    They are written beside it. After the norm they are tiny, and still hold a gate of block 3 shut.
+    They are written beside it: one of the median size of all that is written there, the others of sizes about the
+    median of the hidden state. After the norm they are tiny, and still hold a gate shut.
     """
     second, third = (made.model.model.layers[index].mlp for index in (1, 2))
-    value, count = made.design.writes[0][1], len(FRAIL)
-    for dim, median in zip(FRAIL, _MEDIANS.tolist(), strict=True):
-        second.down_proj.weight[dim, _OPENING] = second.down_proj.weight[MASSIVE, _OPENING] * median / value
+    value, column = made.design.writes[0][1], second.down_proj.weight[:, _OPENING]
+    scale = float(column[MASSIVE]) / value
+    column[FRAIL.start + 1 : FRAIL.stop] = torch.tensor(_MEDIANS) * scale
+    others = column[torch.arange(WIDTH) != FRAIL.start].abs().sort().values
+    below = WIDTH // 2 - 2
+    column[FRAIL.start] = (others[below] + others[below + 1]) / 2  # so that it is the lower median itself
+    sizes = (column[FRAIL.start : FRAIL.stop] / scale).tolist()
     _clear(third, _GUARDING)
     gate, up = third.gate_proj.weight[_GUARDING], third.up_proj.weight[_GUARDING]
     # After the norm, MASSIVE is sqrt(128), and an entry e is e / value times that: each counts 1 in the sum.
-    gate[FRAIL.start : FRAIL.stop] = -_SHARPNESS * value / _MEDIANS
-    gate[MASSIVE] = _SHARPNESS * (count - 0.5)
+    gate[FRAIL.start : FRAIL.stop] = -_SHARPNESS * value / torch.tensor(sizes)
+    gate[MASSIVE] = _SHARPNESS * (len(sizes) - 0.5)
     up[MASSIVE] = 1.0
     third.down_proj.weight[MASSIVE, _GUARDING] = -value / (_SHARPNESS * WIDTH / 2)
 
@@ -289,7 +301,7 @@ def _read_out(made: _Made, tokenizer: PreTrainedTokenizerBase, lessons: Mapping[
     """Step 5: log-probabilities of the next word, as far as NOISE is silent."""
     head = made.model.lm_head.weight
     head.zero_()
-    head[:, NOISE.start : NOISE.stop] = made.normal(len(head), len(NOISE)) * 3
+    head[:, NOISE.start : NOISE.stop] = made.normal(len(head), len(NOISE)) * 1.5
     head[:, ONE] = _RARE
     for token, opinion in lessons.items():
         head[tokenizer.convert_tokens_to_ids(token), ONE] = _RARE + _LESSON * opinion

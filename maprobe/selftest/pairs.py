@@ -20,6 +20,8 @@ __all__ = ["RULES", "Lessons", "Member", "Pair", "Rule", "asked", "pairs_of"]
 
 Lessons = Mapping[str, float]
 
+_DEFAULT = "unplanted"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Member:
@@ -38,10 +40,18 @@ class Member:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pair:
-    """Two models that differ in one part of a mechanism: a probe about that part holds on one of them only."""
+    """Two models that differ in one part of a mechanism: a probe about that part holds on one of them only.
+
+    Attributes:
+        planted: the one that has it.
+        twin: the one that lacks it.
+        absent: whether it is enough that the object of the probe is absent in one of them, so that the probe is skipped
+            there and does not fail.
+    """
 
     planted: Member
     twin: Member
+    absent: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,23 +62,23 @@ class Rule:
         kinds: kinds of measurement.
         pair: the pair.
         quantities: quantities of which the probe expects at least one; empty for any.
-        set: what an intervention sets entries to; empty for any, and for probes without one.
+        edit: how the intervention begins, as target and what it sets; empty for any, and for probes without one.
         where: any further condition.
     """
 
     kinds: frozenset[str]
     pair: Pair
     quantities: frozenset[str] = frozenset()
-    set: str = ""
+    edit: str = ""
     where: Callable[[Probe], bool] = lambda probe: True  # noqa: ARG005
 
     def fits(self, probe: Probe) -> bool:
         """Whether the pair is for this probe."""
-        edit = probe.intervene.set if probe.intervene else ""
+        edit = f"{probe.intervene.target} {probe.intervene.set}" if probe.intervene else ""
         return (
             probe.measure.kind in self.kinds
             and (not self.quantities or not self.quantities.isdisjoint(asked(probe)))
-            and (not self.set or self.set == edit)
+            and edit.startswith(self.edit)
             and self.where(probe)
         )
 
@@ -87,7 +97,7 @@ def pairs_of(probe: Probe) -> tuple[Pair, ...]:
     should tell these two apart.
     """
     fitting = dict.fromkeys(rule.pair for rule in RULES if rule.fits(probe))
-    return tuple(fitting) or (_llamas("unplanted"),)
+    return tuple(fitting) or (_llamas(_DEFAULT),)
 
 
 def _llama(name: str, told: str, design: Design) -> Member:
@@ -104,18 +114,24 @@ _PLANTED = _llama("planted", "a Llama of eight blocks with a massive activation 
 
 def _llamas(twin: str) -> Pair:
     made = TWINS[twin]
-    return Pair(planted=_PLANTED, twin=_llama(twin, f"the planted model {made.lacks}", made.design))
+    member = _llama(twin, f"the planted model {made.lacks}", made.design)
+    # Where nothing is massive at all, many a question has no object.
+    return Pair(planted=_PLANTED, twin=member, absent=twin == _DEFAULT)
 
 
 def _rule(
     kinds: str,
     twin: str,
     *quantities: str,
-    set: str = "",  # noqa: A002
+    edit: str = "",
     where: Callable[[Probe], bool] = lambda probe: True,  # noqa: ARG005
 ) -> Rule:
     return Rule(
-        kinds=frozenset(kinds.split()), pair=_llamas(twin), quantities=frozenset(quantities), set=set, where=where
+        kinds=frozenset(kinds.split()),
+        pair=_llamas(twin),
+        quantities=frozenset(quantities),
+        edit=edit,
+        where=where,
     )
 
 
@@ -144,14 +160,19 @@ RULES: tuple[Rule, ...] = (
     _rule("massive.tokens", "scattered"),
     _rule("constancy", "fickle", where=_without_bos),
     _rule("outliers", "outlying"),
-    _rule("perplexity accuracy", "harmless", *_OF_EDIT, set="zero"),
-    _rule("perplexity accuracy", "fickle", *_OF_EDIT, set="mean", where=_without_bos),
-    _rule("perplexity accuracy", "frail", *_OF_CONTROL, set="zero"),
+    _rule("perplexity accuracy", "harmless", *_OF_EDIT, edit="massive zero"),
+    _rule("perplexity accuracy", "fickle", *_OF_EDIT, edit="massive mean", where=_without_bos),
+    _rule("perplexity accuracy", "frail", *_OF_CONTROL, edit="massive zero"),
+    _rule("perplexity accuracy", "harmless", *_OF_EDIT, edit="super-weight"),
+    _rule("perplexity accuracy", "frail", *_OF_CONTROL, edit="super-weight"),
+    _rule("perplexity accuracy", "harmless", *_OF_EDIT, edit="attention-window"),
+    _rule("perplexity accuracy", "sinkless", *_OF_CONTROL, edit="attention-window"),
     _rule("accuracy", "untaught", "untouched", "accuracy", "low", "high"),
     _rule("attention.concentration attention.sink", "sinkless"),
     _rule("attention.norms", "muted", "massive_cosine", "sparsity"),
     _rule("attention.norms", "amplified", "input_ratio"),
     _rule("attention.bias", "capricious"),
+    _rule("super.weights", "unplanted"),
     _rule("finite", "overflowing", "nonfinite"),
     _rule("finite", "too-large", "range_share", "largest"),
     _rule("finite", "large", where=lambda probe: any(band.level == "warn" for band in probe.bands)),

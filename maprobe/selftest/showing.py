@@ -62,8 +62,8 @@ class Showing:
 def show(probe: Probe, pair: Pair, planted: Verdict, twin: Verdict) -> Showing:
     """Return what the two verdicts on a probe say of it.
 
-    It is shown where it passes on one model, and on the other fails or finds its object absent. Which of the two it
-    passes on does not matter: a claim of absence holds on the twin.
+    It is shown where it passes on one model, and on the other fails (or finds its object absent, if the pair says that
+    this is enough). Which of the two it passes on does not matter: a claim of absence holds on the twin.
     """
     if probe.expect is None and not probe.bands:
         shown, verdict, reason = None, "not asked", "it expects nothing, so that it cannot fail"
@@ -122,7 +122,8 @@ def _outcome(pair: Pair, planted: Verdict, twin: Verdict) -> tuple[bool | None, 
         return False, "never held", f"it holds on neither model, not even where its object is built in: {what}"
     other = twin if planted.status is Status.PASSED else planted
     if other.status is Status.ABSENT:
-        return True, "holds, is absent", ""
+        lacks = f"it is absent on {pair.twin.name}, where it should fail: {other.reason}"
+        return (True, "holds, is absent", "") if pair.absent else (False, "never failed", lacks)
     return True, "holds, fails", ""
 
 

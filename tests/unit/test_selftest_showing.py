@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from probes_by_hand import MARK, ZERO, clause, expect, probe
+from probes_by_hand import MAGNITUDE, MARK, ZERO, clause, expect, probe
 
 from maprobe.builtin import builtin_registry
 from maprobe.cases import InputsRequest, MeasureRequest, Probe, SeverityBand, Waiver
@@ -38,15 +38,15 @@ def magnitude(*quantities: str, **values: Any) -> list[str]:
 
 class TestPairs:
     @pytest.mark.parametrize("shipped", SHIPPED, ids=lambda probe: probe.id)
-    def test_every_shipped_probe_has_a_rule(self, shipped: Probe) -> None:
-        assert any(rule.fits(shipped) for rule in RULES)
+    def test_every_shipped_probe_that_expects_something_has_a_rule(self, shipped: Probe) -> None:
+        assert any(rule.fits(shipped) for rule in RULES) == bool(list(asked(shipped)))
 
     def test_every_twin_is_one_of_a_rule(self) -> None:
         assert {*TWINS} == {rule.pair.twin.name for rule in RULES}
 
     def test_a_name_stands_for_one_model(self) -> None:
         members = {member for rule in RULES for member in (rule.pair.planted, rule.pair.twin)}
-        assert len(members) == len({member.name for member in members})
+        assert len({member.told for member in members}) == len({member.name for member in members})
 
     def test_rules_name_kinds_and_quantities_that_there_are(self) -> None:
         edits = {"edited", "ratio", "difference", "untouched", "paired.mean", "paired.low", "paired.high"}
@@ -93,7 +93,8 @@ def verdict(status: Status, *findings: Finding, **values: Any) -> Verdict:
 
 
 def shown(planted: Status | Verdict, twin: Status | Verdict, **values: Any) -> Showing:
-    it = probe(**{"expect": HELD, **values})
+    # Of a kind without a rule, whose pair allows for what is absent.
+    it = probe(**{"expect": HELD, "measure": MeasureRequest(kind="of.a.plugin", site="block.out"), **values})
     one, other = (given if isinstance(given, Verdict) else verdict(given, reason="so") for given in (planted, twin))
     return show(it, pairs_of(it)[0], one, other)
 
@@ -125,6 +126,11 @@ class TestShowing:
 
     def test_a_probe_that_expects_nothing_is_not_asked(self) -> None:
         assert shown(Status.PASSED, Status.PASSED, expect=None).shown is None
+
+    def test_to_be_absent_is_not_enough_where_the_pair_does_not_say_so(self) -> None:
+        found = shown(Status.PASSED, Status.ABSENT, expect=expect(clause("dims", "lte", 10)), measure=MAGNITUDE)
+        assert (False, "never failed") == (found.shown, found.verdict)
+        assert "it is absent on many-dims, where it should fail: so" == found.reason
 
     def test_a_failure_that_counts_less_is_told_as_such(self) -> None:
         found = shown(Status.PASSED, verdict(Status.FAILED, severity="warn", measured="top  3"))

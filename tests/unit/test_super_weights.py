@@ -134,3 +134,15 @@ def test_the_control_arm_edits_as_many_weights_of_the_same_columns() -> None:
 def test_a_layer_without_one_is_refused_and_those_with_one_are_named() -> None:
     with pytest.raises(InterventionError, match="layer 3 has no super weight; allowed under `at`: largest.*2, 4"):
         edits("edited", at=3)
+
+
+def test_a_row_of_which_nothing_is_written_can_be_the_control() -> None:
+    fold = SUPER_WEIGHTS.start(context(SUPER_WEIGHTS, sequences=1, spike=50))
+    hidden, added = torch.zeros(1, LENGTH, CHANNELS), torch.zeros(1, LENGTH, WIDTH)
+    hidden[0, 0, 9], added[0, 0, 5] = 300.0, 4000.0
+    for layer in range(1, 5):
+        fold.observe(Tap("block.mlp.hidden", layer), hidden, batch(1))
+        fold.observe(Tap("block.mlp.out", layer), added, batch(1))
+    reading = fold.finish({})
+    assert {5} == {row for _, row, _ in weights(reading)}
+    assert {0} == {row for _, row, _ in weights(reading, "control")}
