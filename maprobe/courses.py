@@ -194,7 +194,8 @@ def follow(answers: Answers, names: Sequence[str]) -> str:
 
 
 def _nothing_known(names: Sequence[str]) -> str:
-    return f"nothing is known of {_several(names)}, which would decide; its own case tells why"
+    why = "its own case tells why" if len(names) == 1 else "their own cases tell why"
+    return f"nothing is known of {_several(names)}, which would decide; {why}"
 
 
 def _several(names: Sequence[str]) -> str:

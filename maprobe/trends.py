@@ -132,7 +132,11 @@ class _Followed:
         if first is None:
             known = [index for index, outcome in enumerate(self.outcomes) if outcome.holds is not None]
             numbers = f", {self.stages[known[-1]].name}{_numbers(self.outcomes[known[-1]])}" if known else ""
-            return f"holds in none of {len(self.stages)} checkpoints{numbers}"
+            lost = len(self.stages) - len(known)
+            unknown = f", unknown in {lost}" if lost else ""
+            return (
+                f"holds in {'no checkpoint' if lost else f'none of {len(self.stages)} checkpoints'}{unknown}{numbers}"
+            )
         told = f"emerges at {self.stages[first].name}{_numbers(self.outcomes[first])}"
         if first == 0:
             return f"{told}, the first"

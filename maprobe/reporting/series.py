@@ -37,6 +37,11 @@ class Span:
         """Its first and last member."""
         return self.names[0] if len(self.names) == 1 else f"{self.names[0]} .. {self.names[-1]}"
 
+    @property
+    def titled(self) -> str:
+        """Its label, with its first and last member."""
+        return f"{self.label}: {self.extent}"
+
 
 def spans(report: PropertyReport) -> list[Span]:
     """Return the series of a report, as far as verdicts speak of them."""
@@ -59,11 +64,11 @@ def rows_of(verdicts: Sequence[Verdict]) -> dict[str, list[Row]]:
     return {suite: list(rows.values()) for suite, rows in suites.items()}
 
 
-def compared(rows: Sequence[Row], span: Span, width: int | None) -> Grid | None:
+def compared(rows: Sequence[Row], span: Span, width: int | None, *, alone: bool) -> Grid | None:
     """Return the property table of one series; None where no probe speaks of it.
 
-    A column for each checkpoint, by its name, where they fit side by side; else one for all of them. What came of the
-    trends stands in the last column.
+    A column for each checkpoint where they fit side by side, by its short name if the series stands ``alone``; else one
+    for all of them. What came of the trends stands in the last column.
     """
     own = [row for row in rows if any(label in row for label in (*span.labels, span.label))]
     if not own:
@@ -71,7 +76,9 @@ def compared(rows: Sequence[Row], span: Span, width: int | None) -> Grid | None:
     trends = any(span.label in row for row in own)
     room = None if width is None else (width - _PROBE) // _CELL - trends
     whole = room is None or len(span.labels) <= room
-    headers = ("probe", "expected", *(span.names if whole else [span.extent]), *(["trend"] if trends else []))
+    # Where there are several series, it must be seen which one the table is of.
+    columns = (span.names if alone else span.labels) if whole else (span.extent if alone else span.titled,)
+    headers = ("probe", "expected", *columns, *(["trend"] if trends else []))
     return Grid(headers=headers, rows=tuple(_row(row, span, whole=whole, trends=trends) for row in own))
 
 

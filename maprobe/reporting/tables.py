@@ -37,7 +37,7 @@ def property_table(report: PropertyReport, *, format: str = "simple", width: int
         grids = _apart(rows, labels, width)
         tables = [draw(grid, format=format, width=width) for grid in grids]
         for span in series:
-            grid = compared(rows, span, width)
+            grid = compared(rows, span, width, alone=len(series) == 1)
             if grid:
                 tables.append(draw(grid, format=format, width=width))
         sections.append(titled(suite, "\n\n".join(tables), format))

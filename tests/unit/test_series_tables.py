@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import replace
 
@@ -112,6 +113,18 @@ def test_members_have_columns_by_their_short_names_where_they_fit() -> None:
     lines = property_table(of_series(3), width=140).splitlines()
     assert ["probe", "expected", "step-0", "step-100", "step-200", "trend"] == lines[1].split()
     assert "passed: emerges at" in lines[3]
+
+
+def test_of_several_series_each_table_says_which_it_is_of() -> None:
+    one, other = of_series(3).series[0], of_series(3, trends=False).to_dict()
+    text = json_file.render(other).replace("runs", "more")
+    second = PropertyReport.from_dict(json.loads(text))
+    both = replace(of_series(3, *second.verdicts), series=(one, second.series[0]))
+    wide, narrow = property_table(both, width=200), property_table(both, width=80)
+    assert {"runs@step-100", "more@step-100"} <= {*wide.split()}
+    assert "runs: step-0 .." in narrow
+    assert "more: step-0 .." in narrow
+    assert 2 == sum(": 3 checkpoints, step-0 .. step-200" in line for line in series_table(both, width=80).splitlines())
 
 
 @pytest.mark.parametrize("count", [5, 40, 154])

@@ -152,6 +152,13 @@ def test_members_that_when_excludes_are_left_out() -> None:
     assert (excluded, "not-applicable here") == (verdict.status, verdict.reason)
 
 
+def test_where_nothing_is_known_none_is_said_to_lack_it() -> None:
+    verdict = judged(lost(), small(), lost())
+    assert "holds in no checkpoint, unknown in 2, step-200 (layer 3, top 4, ratio 12)" == verdict.measured
+    assert "nothing is known of step-100, which would decide; its own case tells why" == verdict.reason
+    assert "holds in none of 2 checkpoints, step-200 (layer 3, top 4, ratio 12)" == judged(small(), small()).measured
+
+
 def test_a_number_that_rises_fails_and_one_that_falls_passes() -> None:
     def of(*values: float) -> Verdict:
         return judged(*(scalars(perplexity=value) for value in values), measure=PERPLEXITY, trend=FALLS)
