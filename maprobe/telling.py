@@ -107,6 +107,7 @@ class Listener:
         self.held: ProbeSession = config.stash[SESSION]
         self.written: list[str] = []
         self.measured = True
+        self.collected = 0
         self.planned_only = False
 
     def pytest_plugin_registered(self, plugin: object, plugin_name: str) -> None:
@@ -136,6 +137,7 @@ class Listener:
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
         """Write the reports; a session whose probes measured nothing does not end with success."""
         self.held.close()
+        self.collected = session.testscollected
         if self._is_worker:
             output: dict[str, Any] = self.config.workeroutput  # type: ignore[attr-defined]
             output["maprobe"] = {"checkpoints": self.held.checkpoints, "plans": self.held.plans}
@@ -186,7 +188,7 @@ class Listener:
         """Print the property table, the massive layers with their near misses, and what was written."""
         if self.held.verdicts:
             self._tell_tables(terminalreporter)
-        elif self.held.unasked and not terminalreporter.stats:
+        elif self.held.unasked and not self.collected and not terminalreporter.stats:
             asked = ", ".join(self.held.unasked)
             terminalreporter.write_line(
                 f"{asked}: a trend is asked of a series of checkpoints, and none was given; name one, such as "

@@ -123,7 +123,8 @@ def test_a_checkpoint_alone_has_no_case_of_a_trend(inner: Inner, runs: Path) -> 
     result = inner.run(model=runs / "final")
     result.assert_outcomes(passed=1)
     assert "exists" in printed(result)
-    assert "a trend is asked of a series" not in told(result)
+    listed = inner.run("--collect-only", model=runs / "final")
+    assert "a trend is asked of a series" not in told(result) + told(listed)
 
 
 def test_a_session_of_nothing_but_trends_on_one_checkpoint_says_what_they_ask_of(inner: Inner, runs: Path) -> None:
