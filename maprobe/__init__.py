@@ -21,6 +21,7 @@ from maprobe.recipes import (
     MeasurementRecipe,
     Operator,
     Parameter,
+    Picture,
     QuantitySpec,
     Renderer,
     Tap,
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from torch import nn
-    from transformers import PreTrainedTokenizerBase
+    from transformers import ImageProcessingMixin, PreTrainedTokenizerBase
 
     from maprobe.reporting.report import PropertyReport
 
@@ -55,6 +56,7 @@ __all__ = [
     "MeasurementRecipe",
     "Operator",
     "Parameter",
+    "Picture",
     "Place",
     "Quantity",
     "QuantitySpec",
@@ -72,7 +74,7 @@ __all__ = [
 
 def check(
     model: nn.Module,
-    tokenizer: PreTrainedTokenizerBase | None,
+    tokenizer: PreTrainedTokenizerBase | ImageProcessingMixin | None,
     probes: str | Path,
     *,
     label: str = "model",
@@ -83,7 +85,7 @@ def check(
 
     Args:
         model: a transformers model. It is put into eval mode for the time of the call; nothing else changes.
-        tokenizer: its tokenizer.
+        tokenizer: its tokenizer; for a model of images its image processor, or None for the usual processing.
         probes: a probe file, or a folder of them.
         label: how the model is called in the report.
         batch: sequences in one forward call, at most.

@@ -49,10 +49,12 @@ class InputsRequest:
     """The inputs a probe asks for.
 
     Attributes:
-        source: ``text``, ``file``, ``jsonl``, ``choices`` or ``corpus``.
-        value: the literal texts, the path as written, or the name of the corpus.
+        source: ``text``, ``file``, ``jsonl``, ``choices``, ``images`` or ``corpus``; ``default`` is the corpus that
+            goes with the modality of the checkpoint, where a probe leaves its inputs out.
+        value: the literal texts, the path or paths as written, or the name of the corpus.
         text_field: name of the field that holds the text in each line of a JSONL file.
         task: how the lines of a file of questions are written; one of :data:`TASKS`.
+        labels: how images are labelled: ``none``, or ``subfolders`` for a folder with a subfolder for each class.
         sequences: how many sequences, or questions; None takes the source's own number, ``"all"`` every one there is.
         length: tokens in each sequence; None leaves literal texts and JSONL lines whole.
         skip: how many sequences, or questions, to leave out at the head of the source.
@@ -60,10 +62,11 @@ class InputsRequest:
         folder: folder that relative paths start from: the one the probe file lies in.
     """
 
-    source: Literal["text", "file", "jsonl", "choices", "corpus"] = "corpus"
+    source: Literal["text", "file", "jsonl", "choices", "images", "corpus", "default"] = "corpus"
     value: tuple[str, ...] = ("python-docs",)
     text_field: str = "text"
     task: str = "plain"
+    labels: str = "none"
     sequences: int | Literal["all"] | None = None
     length: int | None = None
     skip: int = 0

@@ -24,7 +24,7 @@ from maprobe.verdicts import Status, Verdict
 
 if TYPE_CHECKING:
     from torch import nn
-    from transformers import PreTrainedTokenizerBase
+    from transformers import ImageProcessingMixin, PreTrainedTokenizerBase
 
     from maprobe.cases import Case, Probe
     from maprobe.registry import Registry
@@ -34,7 +34,7 @@ __all__ = ["check"]
 
 def check(
     model: nn.Module,
-    tokenizer: PreTrainedTokenizerBase | None,
+    tokenizer: PreTrainedTokenizerBase | ImageProcessingMixin | None,
     probes: str | Path,
     *,
     label: str = "model",

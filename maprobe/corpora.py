@@ -1,4 +1,4 @@
-"""Named corpora: texts with a fixed protocol of how sequences are cut from them."""
+"""Named corpora: texts with a fixed protocol of how sequences are cut from them, and pictures."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from functools import cache
 from itertools import islice
 from typing import Any
 
+from maprobe.drawings import TEST_IMAGES
 from maprobe.errors import InputError
 from maprobe.recipes import Corpus
 
@@ -182,4 +183,5 @@ CORPORA: tuple[Corpus, ...] = (
         length=4096,
         bos="first",
     ),
+    TEST_IMAGES,
 )

@@ -123,7 +123,8 @@ class Circumstances:
     measure: str = ""
 
     def __str__(self) -> str:
-        return f"{self.inputs}, BOS {self.bos}, {self.dtype}, {self.attention}"
+        bos = f"BOS {self.bos}, " if self.bos else ""
+        return f"{self.inputs}, {bos}{self.dtype}, {self.attention}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,9 +10,10 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from maprobe.cases import BosPolicy, InterveneRequest, MeasureRequest
+from maprobe.cases import InterveneRequest, MeasureRequest
 from maprobe.edits import AnyEdit
 from maprobe.facts import CheckpointFacts
+from maprobe.materials import Choice, Corpus, Picture
 from maprobe.readings import Reading
 from maprobe.sites import TokenSet
 
@@ -30,6 +31,7 @@ __all__ = [
     "MeasurementRecipe",
     "Operator",
     "Parameter",
+    "Picture",
     "QuantitySpec",
     "Renderer",
     "Tap",
@@ -79,8 +81,16 @@ class Batch(Protocol):
         """Numbers of the sequences within the inputs."""
 
     @property
+    def shape(self) -> tuple[int, int]:
+        """Number of sequences, and of tokens in each."""
+
+    @property
+    def given(self) -> torch.Tensor:
+        """What the model is called on: token ids, or pixels of shape (images, channels, height, width)."""
+
+    @property
     def ids(self) -> torch.Tensor:
-        """Token ids, shape (sequences, tokens)."""
+        """Token ids, shape (sequences, tokens). Raises MeasurementError where the inputs are images."""
 
     def mask(self, tokens: TokenSet) -> torch.Tensor:
         """Return which tokens belong to the set: bool, shape (sequences, tokens)."""
@@ -108,32 +118,6 @@ class Fold(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Choice:
-    """One option of a multiple-choice question: its tokens, and the sequence by which they are predicted.
-
-    Attributes:
-        question: number of the question within the inputs, from 0.
-        option: number of the option within the question, from 0.
-        right: whether it is the right one.
-        sequence: number of the sequence that predicts it. Its last token is predicted and never read, so it is not in
-            the sequence, and options of a question that differ in that one alone share a sequence.
-        start: position that its first token has, or would have, in the sequence. It is at least 1.
-        ids: its tokens.
-        characters: characters of its text, without the white space around it.
-        line: the line of the file that the question stands on, from 1.
-    """
-
-    question: int
-    option: int
-    right: bool
-    sequence: int
-    start: int
-    ids: tuple[int, ...]
-    characters: int
-    line: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class FoldContext:
     """What a fold may know before the first pass.
 
@@ -144,6 +128,10 @@ class FoldContext:
         facts: the checkpoint's facts.
         sequences: number of sequences.
         choices: the options, question by question, where the inputs are multiple-choice questions; else empty.
+        labels: the right class of each image, as a number of the checkpoint's classes, where the inputs name it; else
+            empty.
+        kept: what this same measurement left here in the untouched pass over the same inputs, when a pass with an edit
+            is made; empty at the start of the untouched pass. It never reaches a report, so it may hold tensors.
         memo: scratch space shared by the folds of one pass, so that what two of them need is computed once. Keys
             start with the name of the module that writes them; values must be small.
     """
@@ -154,6 +142,8 @@ class FoldContext:
     facts: CheckpointFacts
     sequences: int
     choices: tuple[Choice, ...] = ()
+    labels: tuple[int, ...] = ()
+    kept: dict[Hashable, Any] = field(default_factory=dict)
     memo: dict[tuple[Hashable, ...], Any] = field(default_factory=dict)
 
 
@@ -174,6 +164,7 @@ class MeasurementRecipe:
         takes_tokens: whether ``tokens`` may be written.
         causal: whether it needs a causal language model.
         source: the source of inputs that it needs; empty for any.
+        modality: ``text`` or ``image`` where it makes sense for such a checkpoint only; empty for any.
         companions: kinds to measure in the same pass, whose Readings ``finish`` is given.
         start: makes a Fold for one pass.
     """
@@ -190,6 +181,7 @@ class MeasurementRecipe:
     takes_tokens: bool = True
     causal: bool = False
     source: str = ""
+    modality: Literal["", "text", "image"] = ""
     companions: tuple[str, ...] = ()
 
     def quantity(self, name: str) -> QuantitySpec | None:
@@ -249,29 +241,6 @@ class Operator:
     holds: Callable[[Any, Any], bool]
     margin: Callable[[Any, Any], float | None]
     words: Callable[[Any], str]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Corpus:
-    """A named text with a fixed protocol of how sequences are cut from it.
-
-    Attributes:
-        name: the name under ``corpus``.
-        summary: what the text is.
-        protocol: how it is read and cut, with the source.
-        load: returns the whole text. Raises InputError in one sentence where it cannot be had.
-        sequences: default number of sequences; ``"all"`` for every one there is.
-        length: default tokens a sequence.
-        bos: default BOS policy.
-    """
-
-    name: str
-    summary: str
-    protocol: str
-    load: Callable[[], str]
-    sequences: int | Literal["all"] = 4
-    length: int = 512
-    bos: BosPolicy = "auto"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

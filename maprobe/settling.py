@@ -8,6 +8,7 @@ from dataclasses import replace
 from maprobe.cases import Case, Condition, MeasureRequest
 from maprobe.errors import MaprobeError, MeasurementError
 from maprobe.facts import CheckpointFacts
+from maprobe.modalities import foreign, own_inputs
 from maprobe.planning import Arm, EditRequest, PlannedCase, RunKey
 from maprobe.recipes import MeasurementRecipe, Operator
 from maprobe.registry import Registry
@@ -23,7 +24,8 @@ def settle(case: Case, facts: CheckpointFacts, registry: Registry) -> PlannedCas
         if not _excluded(override.when, facts, registry.operators):
             probe, because = override.probe, override.because
             break
-    inapplicable = _excluded(case.probe.when, facts, registry.operators)
+    probe = replace(probe, inputs=own_inputs(probe.inputs, facts))
+    inapplicable = _excluded(case.probe.when, facts, registry.operators) or foreign(probe, facts, registry)
     untouched = RunKey(checkpoint=case.checkpoint, inputs=probe.inputs)
     arms: dict[Arm, RunKey] = {"untouched": untouched}
     if probe.intervene is not None:

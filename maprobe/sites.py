@@ -119,6 +119,12 @@ SITES: dict[str, Site] = {
             per_layer=False,
             meaning="the output of the language-model head",
         ),
+        Site(
+            name="class.logits",
+            axes=("sequence", "class"),
+            per_layer=False,
+            meaning="the output of the image-classification head",
+        ),
     )
 }
 
@@ -179,13 +185,16 @@ class LayerRange:
         return str(self.first) if self.first == self.last else f"{self.first}..{self.last}"
 
 
-TokenClass = Literal["all", "first", "bos", "delimiter", "index"]
+TokenClass = Literal["all", "first", "bos", "delimiter", "class", "registers", "patches", "index"]
 
 TOKEN_CLASSES: dict[str, str] = {
     "all": "every token",
     "first": "the token at position 0 of each sequence, whatever it is",
     "bos": "every token whose id is the tokenizer's beginning-of-sequence id",
     "delimiter": "every token that reads as . , ' or a line break, spaces stripped (arXiv:2402.17762, section 2)",
+    "class": "the class token of each image",
+    "registers": "the register tokens of each image (arXiv:2309.16588)",
+    "patches": "the tokens of each image that stand for a patch of it",
     "index": "the tokens at the given positions, written {index: [0, 4]}; negative positions count from the end",
 }
 

@@ -82,7 +82,7 @@ class _CarriersFold:
             return _Token(sequence, position, text, "first", first_strong=False)
         kind = token_class(text)
         if kind == "strong_delimiter" and sequence not in self.strong:
-            texts = (batch.text(row, place) for place in range(1, batch.ids.shape[1]))
+            texts = (batch.text(row, place) for place in range(1, batch.shape[1]))
             places = (place for place, word in enumerate(texts, start=1) if token_class(word) == "strong_delimiter")
             self.strong[sequence] = next(places, None)
         return _Token(sequence, position, text, kind, first_strong=self.strong.get(sequence) == position)
@@ -168,5 +168,6 @@ CARRIERS = MeasurementRecipe(
         ),
     ),
     takes_tokens=False,
+    modality="text",
     start=_CarriersFold,
 )

@@ -85,7 +85,7 @@ class _ConstancyFold:
         position = self.positions[sequence] = found[0]
         self.texts[sequence] = batch.text(row, position)
         # A token at position 0 of a causal model sees itself alone; its id says whether it is always the same.
-        self.starts.add(int(batch.ids[row, 0]) if position == 0 else None)
+        self.starts.add(int(batch.ids[row, 0]) if position == 0 and self.context.facts["causal"] else None)
 
     def finish(self, companions: Mapping[str, Reading]) -> Reading:
         tokens = self.context.request.tokens

@@ -49,13 +49,22 @@ __all__ = [
     "TOP_KEYS",
     "TREND_KEYS",
     "TRUTH",
+    "UNFIT",
     "VERSIONS",
     "WAIVER_KEYS",
 ]
 
 VERSIONS = (1,)
-SOURCES = ("text", "file", "jsonl", "choices", "corpus")
-OF_ONE_SOURCE = {"field": "jsonl", "task": "choices"}
+SOURCES = ("text", "file", "jsonl", "choices", "images", "corpus")
+OF_ONE_SOURCE = {"field": "jsonl", "task": "choices", "labels": "images"}
+# What makes no sense with a source, and why.
+UNFIT = {
+    "choices": {"length": "would cut the options of `choices` short"},
+    "images": {
+        "length": "is for texts, and the inputs are images: the image processor says how large they are",
+        "bos": "is for texts, and the inputs are images, which have no such token",
+    },
+}
 LEVELS = ("error", "warn", "info")
 AXES = {"layers": ("layer",), "heads": ("layer", "head")}
 BUILTIN_MARKS = ("skip", "skipif", "xfail", "parametrize", "usefixtures")
@@ -103,7 +112,7 @@ PROBE_KEYS = {
     "id": "short name, unique in the file",
     "claim": "what is asserted, in one sentence",
     "cite": "where the claim comes from",
-    "inputs": "the texts to run; left out, the corpus python-docs",
+    "inputs": "the texts or images to run; left out, the corpus python-docs, for models of images test-images",
     "measure": "what to measure, and where",
     "intervene": "what to edit before measuring again",
     "control": "the control arm of the intervention; none must be written out",
@@ -131,12 +140,14 @@ INPUT_KEYS = {
     "file": "path of a text file, from the folder of the probe file",
     "jsonl": "path of a file of JSON lines, from the folder of the probe file",
     "choices": "path of a file of multiple-choice questions in JSON lines, from the folder of the probe file",
+    "images": "path of a folder of images, or a list of paths, from the folder of the probe file",
     "corpus": "name of a corpus",
     "field": "field that holds the text in each line of jsonl; left out, text",
     "task": "how the lines of choices are written; left out, plain",
-    "sequences": "how many sequences, or questions of choices, or all; left out, the source's own number",
+    "labels": "how images are labelled: subfolders for a folder with a subfolder for each class; left out, none",
+    "sequences": "how many sequences, questions of choices, or images, or all; left out, the source's own number",
     "length": "tokens in each sequence; left out, the source's own length",
-    "skip": "how many sequences, or questions of choices, to leave out at the head",
+    "skip": "how many sequences, questions of choices, or images, to leave out at the head",
     "bos": "what to do about the beginning-of-sequence token; left out, the source's own protocol",
 }
 _SEQUENCES: dict[str, Any] = {"anyOf": [{"type": "integer", "minimum": 1}, {"const": "all"}]}
@@ -151,7 +162,9 @@ INPUT_LEAVES = {
     "file": Leaf(TEXT.schema, "a path"),
     "jsonl": Leaf(TEXT.schema, "a path"),
     "choices": Leaf(TEXT.schema, "a path"),
+    "images": Leaf(_TEXTS, "a path, or a list of paths"),
     "task": Leaf({"enum": list(TASKS)}),
+    "labels": Leaf({"enum": ["none", "subfolders"]}),
     "field": Leaf(TEXT.schema, "the name of a field"),
     "sequences": Leaf(_SEQUENCES),
     "length": Leaf({"type": "integer", "minimum": 2}),
@@ -233,5 +246,7 @@ FACT_SCHEMAS: dict[str, dict[str, Any]] = {
     "has_bos": _TRUTH_FACT,
     "adds_bos": _TRUTH_FACT,
     "modality": {"enum": ["text", "image", "other"]},
+    "num_register_tokens": _COUNT_FACT,
+    "num_classes": _COUNT_FACT,
     "causal": _TRUTH_FACT,
 }

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from maprobe.errors import did_you_mean
 from maprobe.reading.budget import Budget
 from maprobe.reading.faults import FaultList, in_words
-from maprobe.reading.grammar import OF_ONE_SOURCE, PARAMETER_NAME, SLUG, SOURCES
+from maprobe.reading.grammar import OF_ONE_SOURCE, PARAMETER_NAME, SLUG, SOURCES, UNFIT
 from maprobe.reading.nodes import Node, rebased
 from maprobe.source import SourceMark
 
@@ -34,7 +34,8 @@ def merged(base: Mapping[str, Node], over: Mapping[str, Node]) -> dict[str, Node
         elif isinstance(over[name].value, dict):
             below = base[name].entries
             if name == "inputs" and any(source in over[name].entries for source in SOURCES):
-                replaced = {*SOURCES, *OF_ONE_SOURCE, *(["length"] if "choices" in over[name].entries else [])}
+                unfit = [key for source, keys in UNFIT.items() if source in over[name].entries for key in keys]
+                replaced = {*SOURCES, *OF_ONE_SOURCE, *unfit}
                 below = {key: node for key, node in below.items() if key not in replaced}
             result[name] = Node({**below, **over[name].entries}, over[name].mark, over[name].key)
     return result

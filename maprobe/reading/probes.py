@@ -120,7 +120,7 @@ def _check_source(
     if recipe and needed and len(named) == 1 and inputs.source != needed:
         place = entries["inputs"].mark if "inputs" in entries else mark
         faults.add(
-            place, f"measurement {recipe.name!r} needs inputs of `{needed}`, and the source here is `{inputs.source}`"
+            place, f"measurement {recipe.name!r} needs inputs of `{needed}`, and the source here is `{named[0]}`"
         )
 
 

@@ -20,6 +20,7 @@ from maprobe.reading.grammar import (
     SOURCES,
     TOKEN_INDEX,
     TOKEN_WORDS,
+    UNFIT,
 )
 from maprobe.reading.nodes import Node, frozen
 from maprobe.recipes import InterventionRecipe, MeasurementRecipe, Parameter
@@ -58,7 +59,7 @@ class Context:
 def inputs_request(node: Node | None, context: Context) -> InputsRequest:
     """Read `inputs`. The result is of use only where no fault was noted."""
     if node is None:
-        return InputsRequest()
+        return InputsRequest(source="default", value=())
     entries = keys(node, INPUT_KEYS, context.faults)
     values = {
         name: INPUT_LEAVES[name].take(entry, context.faults) for name, entry in entries.items() if name != "corpus"
@@ -74,20 +75,23 @@ def inputs_request(node: Node | None, context: Context) -> InputsRequest:
         if name in entries and source != owner:
             told = f"`{name}` belongs to `{owner}`, and the source is `{source}`; remove it"
             context.faults.add(entries[name].place, told)
-    if "length" in entries and source == "choices":
-        context.faults.add(entries["length"].place, "`length` would cut the options of `choices` short; remove it")
     value = _corpus(entries[source], context) if source == "corpus" else values[source]
+    pictured = source == "corpus" and value and context.registry.corpora[value].modality == "image"
+    for name, why in UNFIT.get("images" if pictured else source, {}).items():
+        if name in entries:
+            context.faults.add(entries[name].place, f"`{name}` {why}; remove it")
     return InputsRequest(
         source=source,  # type: ignore[arg-type]
         value=(value,) if isinstance(value, str) else tuple(value or ()),
         text_field=values.get("field") or "text",
         task=values.get("task") or "plain",
+        labels=values.get("labels") or "none",
         sequences=values.get("sequences"),
         length=values.get("length"),
         skip=values.get("skip") or 0,
         bos=values.get("bos"),
         # Only where it decides what is read: probes in different folders share the pass over one corpus.
-        folder=context.folder if source in ("file", "jsonl", "choices") else "",
+        folder=context.folder if source in ("file", "jsonl", "choices", "images") else "",
         mark=node.mark,
     )
 

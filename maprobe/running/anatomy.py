@@ -24,6 +24,7 @@ class Part:
         parameter: name of the fused parameter that is the part, where experts hold their projections in one tensor;
             then ``module`` is its owner.
         routed: whether it sees only the tokens routed to it, as rows, rather than whole sequences.
+        pooling: whether the model calls it on the class token alone, though it may be called on all.
     """
 
     path: str
@@ -31,6 +32,7 @@ class Part:
     route: str
     parameter: str = ""
     routed: bool = False
+    pooling: bool = False
 
     def __str__(self) -> str:
         return f"{self.path}.{self.parameter}" if self.parameter else self.path

@@ -10,7 +10,8 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from maprobe.errors import DiscoveryError
+from maprobe.errors import DiscoveryError, InputError
+from maprobe.running.vision import PIXELS, pixel_options, sample_pixels, takes_images, unmasked
 
 __all__ = [
     "call",
@@ -18,7 +19,7 @@ __all__ = [
     "logits_of",
     "outgoing",
     "resting",
-    "sample_ids",
+    "sample",
     "stream_of",
     "token_embedding",
     "with_incoming",
@@ -28,12 +29,12 @@ __all__ = [
 _STREAM_KEYWORDS = ("hidden_states", "x", "hidden_state", "inputs")
 
 
-def call(model: nn.Module, ids: torch.Tensor, *, logits: bool, attentions: bool = False) -> Any:  # noqa: ANN401
-    """Call a model on token ids, shape (sequences, tokens), without gradients and without a cache.
+def call(model: nn.Module, given: torch.Tensor, *, logits: bool, attentions: bool = False) -> Any:  # noqa: ANN401
+    """Call a model on token ids or on images, without gradients and without a cache.
 
     Args:
         model: a transformers model, or any module that takes token ids first.
-        ids: the token ids.
+        given: token ids, shape (sequences, tokens), or pixels, shape (images, channels, height, width).
         logits: whether all logits are wanted; if not, those of the last token alone are computed where possible.
         attentions: whether the modules shall return their attention maps.
     """
@@ -47,7 +48,16 @@ def call(model: nn.Module, ids: torch.Tensor, *, logits: bool, attentions: bool 
     if attentions:
         options["output_attentions"] = True
     with torch.inference_mode():
-        return model(input_ids=ids, **options) if "input_ids" in accepted else model(ids, **options)
+        if given.is_floating_point():
+            with unmasked(model):
+                pixels = given.to(_dtype(model))
+                return model(**{PIXELS: pixels}, **pixel_options(model, pixels), **options)
+        return model(input_ids=given, **options) if "input_ids" in accepted else model(given, **options)
+
+
+def _dtype(model: nn.Module) -> torch.dtype:
+    """Return the dtype in which a model of images computes: that of its first weights."""
+    return next((weight.dtype for weight in model.parameters() if weight.is_floating_point()), torch.float32)
 
 
 @contextmanager
@@ -63,17 +73,24 @@ def resting(model: nn.Module) -> Iterator[None]:
             module.training = True
 
 
-def sample_ids(model: nn.Module, seed: int, length: int = 8) -> torch.Tensor:
-    """Return one sequence of random valid token ids, shape (1, length), on the device of the embedding.
+def sample(model: nn.Module, seed: int, length: int = 8) -> torch.Tensor:
+    """Return what a model can be called on, made from random numbers, on the device that its inputs go to.
+
+    Either one sequence of valid token ids, shape (1, length), or one image, shape (1, channels, height, width).
 
     Raises:
-        DiscoveryError: the model has no token embedding.
+        DiscoveryError: the model has no token embedding, and takes no images that could be made up.
     """
+    if takes_images(model):
+        try:
+            return sample_pixels(model, seed)
+        except InputError as error:
+            raise DiscoveryError(str(error)) from None
     embedding = token_embedding(model)
     if embedding is None:
         raise DiscoveryError(
             f"{type(model).__name__} has no token embedding, so no token ids can be fed to it; maprobe measures models "
-            f"of text"
+            f"of text, and models of images that are called on {PIXELS}"
         )
     weight = next(embedding.parameters())
     generator = torch.Generator().manual_seed(seed)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import platform
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import transformers
 
@@ -13,6 +13,7 @@ import maprobe
 from maprobe.facts import CheckpointFacts, Provenance
 from maprobe.running.configs import read_config, read_tokenizer
 from maprobe.running.digests import config_digest, parameters_digest, tokenizer_digest, weights_digest
+from maprobe.running.images import ImageReader
 from maprobe.running.locations import locate
 from maprobe.running.placement import check_options
 from maprobe.running.pretrained import load_model
@@ -21,6 +22,8 @@ from maprobe.running.traits import facts_of, image_tower, is_causal, stated_dtyp
 from maprobe.running.weights import safetensors_dtype, weight_files
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from torch import nn
     from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
@@ -43,6 +46,7 @@ class Inspected:
         config: of the model that will be loaded.
         tokenizer: None where it has none.
         facts: what both tell.
+        reader: its way with images; None for a model of texts.
     """
 
     reference: CheckpointReference
@@ -50,6 +54,7 @@ class Inspected:
     config: PretrainedConfig
     tokenizer: PreTrainedTokenizerBase | None
     facts: CheckpointFacts
+    reader: ImageReader | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -61,12 +66,14 @@ class LoadedCheckpoint:
         tokenizer: None where it has none.
         facts: what config and tokenizer tell.
         provenance: which checkpoint exactly this is, and how it was loaded.
+        reader: its way with images; None for a model of texts.
     """
 
     model: nn.Module
     tokenizer: PreTrainedTokenizerBase | None
     facts: CheckpointFacts
     provenance: Provenance
+    reader: ImageReader | None = None
 
 
 def inspect(reference: CheckpointReference, options: LoadOptions, progress: Progress) -> Inspected:
@@ -91,7 +98,14 @@ def inspect(reference: CheckpointReference, options: LoadOptions, progress: Prog
         dtype=_dtype(options, whole, location),
         gguf=bool(location.gguf),
     )
-    return Inspected(reference=reference, location=location, config=config, tokenizer=tokenizer, facts=facts)
+    return Inspected(
+        reference=reference,
+        location=location,
+        config=config,
+        tokenizer=tokenizer,
+        facts=facts,
+        reader=_reader(config, facts, location.folder),
+    )
 
 
 def load(inspected: Inspected, options: LoadOptions, progress: Progress) -> LoadedCheckpoint:
@@ -109,6 +123,7 @@ def load(inspected: Inspected, options: LoadOptions, progress: Progress) -> Load
         files,
         replace(options, dtype=facts["dtype"]),
         causal=facts["causal"],
+        classifier=facts["num_classes"] > 0,
         progress=progress,
     )
     provenance = _provenance(
@@ -121,15 +136,24 @@ def load(inspected: Inspected, options: LoadOptions, progress: Progress) -> Load
         device=options.device_map,
         gguf=bool(location.gguf),
     )
-    return LoadedCheckpoint(model=model, tokenizer=inspected.tokenizer, facts=facts, provenance=provenance)
+    return LoadedCheckpoint(
+        model=model, tokenizer=inspected.tokenizer, facts=facts, provenance=provenance, reader=inspected.reader
+    )
 
 
-def held(model: nn.Module, tokenizer: PreTrainedTokenizerBase | None, label: str) -> LoadedCheckpoint:
+def held(model: nn.Module, tokenizer: Any, label: str) -> LoadedCheckpoint:  # noqa: ANN401
     """Return what the caller has in memory as a checkpoint; the model itself is not changed.
 
     Its weights digest is that of :func:`maprobe.running.digests.parameters_digest`.
+
+    Args:
+        model: the model.
+        tokenizer: its tokenizer, or its image processor; None where there is none.
+        label: what it is called.
     """
     config = _config(model)
+    processor = tokenizer if isinstance(tokenizer, transformers.ImageProcessingMixin) else None
+    tokenizer = None if processor is not None else tokenizer
     facts = facts_of(
         config,
         tokenizer,
@@ -146,7 +170,19 @@ def held(model: nn.Module, tokenizer: PreTrainedTokenizerBase | None, label: str
         resolved=f"in memory ({type(model).__name__})",
         weights=parameters_digest(model),
     )
-    return LoadedCheckpoint(model=model, tokenizer=tokenizer, facts=facts, provenance=provenance)
+    reader = None if config is None else _reader(config, facts, None, processor)
+    return LoadedCheckpoint(model=model, tokenizer=tokenizer, facts=facts, provenance=provenance, reader=reader)
+
+
+def _reader(
+    config: PretrainedConfig,
+    facts: CheckpointFacts,
+    folder: Path | None,
+    processor: Any = None,  # noqa: ANN401
+) -> ImageReader | None:
+    if facts["modality"] != "image":
+        return None
+    return ImageReader(config, folder=folder, label=facts.label, processor=processor)
 
 
 def _config(model: nn.Module) -> PretrainedConfig | None:

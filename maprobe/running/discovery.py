@@ -17,7 +17,7 @@ from maprobe.errors import DiscoveryError
 from maprobe.recipes import Architecture
 from maprobe.running.anatomy import Anatomy, AttentionRoute, Block, Part
 from maprobe.running.attention import Observer, map_in, watched_attention
-from maprobe.running.calling import call, resting, sample_ids, token_embedding
+from maprobe.running.calling import call, resting, sample, token_embedding
 from maprobe.running.residuals import SubLayers, find_sub_layers
 from maprobe.running.tracing import Event, is_norm, same, traced
 
@@ -68,16 +68,18 @@ def discover(model: nn.Module, rows: Mapping[str, Architecture]) -> Anatomy:
 
 def _traced_call(model: nn.Module) -> list[Event]:
     events: list[Event] = []
-    ids = sample_ids(model, _SEED)
+    given = sample(model, _SEED)
     named = [(path, module) for path, module in model.named_modules() if path]
     try:
         with traced(named, events.append):
-            call(model, ids, logits=True)
+            call(model, given, logits=True)
     except Exception as error:
         first = (str(error).strip().splitlines() or ["no message"])[0]
+        image = given.is_floating_point()
+        what = f"an image of {tuple(given.shape[1:])}" if image else f"{given.shape[1]} token ids"
         raise DiscoveryError(
-            f"{type(model).__name__} could not be called on {ids.shape[1]} token ids "
-            f"({type(error).__name__}: {first}); maprobe measures models that take `input_ids` alone"
+            f"{type(model).__name__} could not be called on {what} ({type(error).__name__}: {first}); maprobe measures "
+            f"models that take `{'pixel_values' if image else 'input_ids'}` alone"
         ) from error
     return events
 
@@ -247,10 +249,10 @@ def _interface_callers(model: nn.Module, blocks: Sequence[Block]) -> dict[int, P
         for path, module in block.module.named_modules(prefix=block.path):
             part = Part(path=path, module=module, route="")
             observers[module] = _noting(callers, block.layer, part)
-    ids = sample_ids(model, _SEED)
+    given = sample(model, _SEED)
     try:
         with watched_attention(model, observers):
-            call(model, ids, logits=False)
+            call(model, given, logits=False)
     except Exception:  # noqa: BLE001 - whatever a model does under a name it does not know: this is not its route
         return {}
     return callers
@@ -273,9 +275,9 @@ def _map_givers(model: nn.Module, blocks: Sequence[Block]) -> dict[int, Part]:
         for path, module in block.module.named_modules(prefix=block.path)
         if module is not block.module
     ]
-    ids = sample_ids(model, _SEED)
+    given = sample(model, _SEED)
     try:
-        call(model, ids, logits=False, attentions=True)
+        call(model, given, logits=False, attentions=True)
     except Exception:  # noqa: BLE001 - a model that takes no `output_attentions`
         return {}
     finally:
@@ -303,9 +305,20 @@ def _tail(
     tail = None
     if leaves:
         tail = Part(path=leaves[0].path, module=leaves[0].module, route="it takes in the last block's output")
+    else:
+        # CLIP's image encoder norms the class token alone, a view of the block's output that starts where it does.
+        pooled = [event for event in later if is_norm(event.module) and _first_token(event.source, last.result)]
+        if pooled and not (row and row.final_norm):
+            route = "it takes in the class token of the last block's output"
+            return None, Part(path=pooled[0].path, module=pooled[0].module, route=route, pooling=True)
     if row is not None and row.final_norm:
         return tail, _stated(model, row.final_norm, "final_norm", row)
     return tail, tail if tail is not None and is_norm(tail.module) else None
+
+
+def _first_token(part: torch.Tensor, stream: torch.Tensor) -> bool:
+    """Whether a live tensor is the first token of a live stream."""
+    return part.data_ptr() == stream.data_ptr() and part.numel() == stream[:, 0].numel()
 
 
 def _embedding(model: nn.Module, row: Architecture | None) -> Part | None:

@@ -25,7 +25,7 @@ from maprobe.planning import (
     require_memory,
 )
 from maprobe.readings import Reading
-from maprobe.running.inputs import Inputs, count_batches, prepare
+from maprobe.running.inputs import AnyInputs, count_batches, prepare
 from maprobe.running.quiet import hushed
 from maprobe.running.runner import Outcome, circumstances, execute
 from maprobe.running.subjects import Source, Subject, examine
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Engine", "EngineOptions"]
 
-Execute = Callable[[Run, Subject, Inputs, "tuple[AnyEdit, ...]"], "Mapping[MeasureRequest, Outcome] | None"]
+Execute = Callable[[Run, Subject, AnyInputs, "tuple[AnyEdit, ...]"], "Mapping[MeasureRequest, Outcome] | None"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,7 +85,7 @@ class Engine:
         self._progress = progress
         self._openers = dict(sources)
         self._sources: dict[str, Source | MaprobeError] = {}
-        self._inputs: dict[tuple[str, InputsRequest], Inputs | MaprobeError] = {}
+        self._inputs: dict[tuple[str, InputsRequest], AnyInputs | MaprobeError] = {}
         self._subject: tuple[str, Subject | MaprobeError] | None = None
         self._outcomes: dict[RunKey, Mapping[MeasureRequest, Outcome] | MaprobeError] = {}
         self._cases: dict[str, PlannedCase] = {}
@@ -184,15 +184,17 @@ class Engine:
     def _facts(self) -> dict[str, CheckpointFacts]:
         return {label: source.facts for label, source in self._sources.items() if not isinstance(source, MaprobeError)}
 
-    def _prepared(self, checkpoint: str, request: InputsRequest) -> Inputs:
+    def _prepared(self, checkpoint: str, request: InputsRequest) -> AnyInputs:
         key = (checkpoint, request)
         if key not in self._inputs:
             source = self._source(checkpoint)
             if isinstance(source, MaprobeError):
                 raise source
             try:
+                # A source that a plugin brings may know nothing of images.
+                reader = getattr(source, "reader", None)
                 with hushed(self._progress):
-                    self._inputs[key] = prepare(request, source.tokenizer, source.facts, self.registry.corpora)
+                    self._inputs[key] = prepare(request, source.tokenizer, source.facts, self.registry.corpora, reader)
             except Exception as error:  # noqa: BLE001 - a plugin's corpus may raise anything
                 self._inputs[key] = _known(error, f"preparing the inputs of {checkpoint}")
         inputs = self._inputs[key]
@@ -283,7 +285,7 @@ class Engine:
         }
 
     def _elsewhere(
-        self, run: Run, subject: Subject, inputs: Inputs, edits: tuple[AnyEdit, ...]
+        self, run: Run, subject: Subject, inputs: AnyInputs, edits: tuple[AnyEdit, ...]
     ) -> Mapping[MeasureRequest, Outcome] | None:
         """Let a plugin make the pass; what it gives must be whole."""
         outcomes = self.options.execute(run, subject, inputs, edits)

@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from maprobe.errors import InputError, MeasurementError
+from maprobe.errors import InputError
 from maprobe.running.choices import read_questions, sequences_of
+from maprobe.running.image_inputs import ImageBatch, ImageInputs, prepare_images
+from maprobe.running.masks import at_positions
 from maprobe.running.texts import Passage, Texts, read_texts
 from maprobe.running.tokens import Frame, Ids, Vocabulary, frame
 
@@ -24,9 +26,10 @@ if TYPE_CHECKING:
     from maprobe.cases import InputsRequest
     from maprobe.facts import CheckpointFacts
     from maprobe.recipes import Choice, Corpus
+    from maprobe.running.images import ImageReader
     from maprobe.sites import TokenSet
 
-__all__ = ["Inputs", "TokenBatch", "batches", "count_batches", "digest_of", "prepare"]
+__all__ = ["AnyInputs", "Inputs", "TokenBatch", "batches", "count_batches", "digest_of", "prepare"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +53,16 @@ class Inputs:
     choices: tuple[Choice, ...] = field(default=(), repr=False)
 
     @property
+    def labels(self) -> tuple[int, ...]:
+        """Texts have no class."""
+        return ()
+
+    @property
+    def alike(self) -> tuple[int, ...]:
+        """For each sequence, what those that may share a batch have in common: the number of tokens."""
+        return tuple(map(len, self.sequences))
+
+    @property
     def tokens(self) -> int:
         """Number of tokens in all sequences."""
         return sum(map(len, self.sequences))
@@ -58,6 +71,15 @@ class Inputs:
     def length(self) -> int:
         """Number of tokens of the longest sequence."""
         return max(map(len, self.sequences))
+
+    def batch(self, numbers: tuple[int, ...], device: torch.device) -> TokenBatch:
+        """Return the batch of the sequences of these numbers, which are of one length."""
+        rows = tuple(self.sequences[number] for number in numbers)
+        ids = torch.tensor(rows, dtype=torch.long).to(device)
+        return TokenBatch(sequences=numbers, ids=ids, rows=rows, vocabulary=self.vocabulary)
+
+
+AnyInputs = Inputs | ImageInputs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -76,6 +98,16 @@ class TokenBatch:
     rows: tuple[Ids, ...]
     vocabulary: Vocabulary
     _masks: dict[TokenSet, torch.Tensor] = field(default_factory=dict, init=False, repr=False)
+
+    @property
+    def given(self) -> torch.Tensor:
+        """What the model is called on: the ids."""
+        return self.ids
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Number of sequences, and of tokens in each."""
+        return len(self.rows), len(self.rows[0])
 
     def mask(self, tokens: TokenSet) -> torch.Tensor:
         """Return which tokens belong to the set: bool, shape (sequences, tokens), not to be changed.
@@ -97,18 +129,10 @@ class TokenBatch:
         if tokens.kind == "delimiter":
             hits = [[self.vocabulary.is_delimiter(token) for token in row] for row in self.rows]
             return torch.tensor(hits, dtype=torch.bool).to(self.ids.device)
-        mask = torch.zeros_like(self.ids, dtype=torch.bool)
-        if tokens.kind == "bos":
-            return mask if self.vocabulary.bos is None else self.ids == self.vocabulary.bos
-        length = len(self.rows[0])
-        for position in (0,) if tokens.kind == "first" else tokens.positions:
-            if not -length <= position < length:
-                raise MeasurementError(
-                    f"token position {position} is out of range: sequence {self.sequences[0]} has {length} tokens; "
-                    f"allowed: 0..{length - 1}, or -{length}..-1 counted from the end"
-                )
-            mask[:, position] = True
-        return mask
+        if tokens.kind == "bos" and self.vocabulary.bos is not None:
+            return self.ids == self.vocabulary.bos
+        positions = (0,) if tokens.kind == "first" else tokens.positions  # none for what only images have
+        return at_positions(positions, self.shape, self.ids.device, sequence=self.sequences[0])
 
 
 def prepare(
@@ -116,18 +140,23 @@ def prepare(
     tokenizer: PreTrainedTokenizerBase | None,
     facts: CheckpointFacts,
     corpora: Mapping[str, Corpus],
-) -> Inputs:
-    """Read, tokenise and cut the inputs that a probe asks for.
+    reader: ImageReader | None = None,
+) -> AnyInputs:
+    """Read the inputs that a probe asks for, and tokenise and cut its texts, or process its images.
 
     Args:
         request: the inputs as asked for.
         tokenizer: the checkpoint's tokenizer.
         facts: the checkpoint's facts, which bound the length of a sequence and the ids.
         corpora: the registered corpora.
+        reader: the checkpoint's way with images; None for a model of texts.
 
     Raises:
         InputError: they cannot be made, or do not fit the checkpoint.
     """
+    named = corpora.get(request.value[0]) if request.source == "corpus" else None
+    if request.source == "images" or (named is not None and named.modality == "image"):
+        return prepare_images(request, reader, facts, corpora)
     if tokenizer is None:
         raise InputError(
             f"{facts.label} has no tokenizer, so no text can be made into tokens; put the files of its tokenizer "
@@ -185,28 +214,26 @@ def digest_of(sequences: Iterable[Sequence[int]]) -> str:
     return digest.hexdigest()
 
 
-def count_batches(inputs: Inputs, size: int) -> int:
+def count_batches(inputs: AnyInputs, size: int) -> int:
     """Return how many batches of at most ``size`` sequences the inputs make."""
     return sum(1 for _ in _groups(inputs, size))
 
 
-def batches(inputs: Inputs, *, size: int, device: torch.device) -> Iterator[TokenBatch]:
+def batches(inputs: AnyInputs, *, size: int, device: torch.device) -> Iterator[TokenBatch | ImageBatch]:
     """Yield the inputs in batches of at most ``size`` sequences, in their order.
 
-    Neighbours of one length share a batch; a sequence of another length starts a new one, so that nothing is padded
-    and folds see the sequences in the order in which they were asked for.
+    Neighbours of one length share a batch (images of one size); a sequence of another length starts a new one, so that
+    nothing is padded and folds see the sequences in the order in which they were asked for.
     """
     for numbers in _groups(inputs, size):
-        rows = tuple(inputs.sequences[number] for number in numbers)
-        ids = torch.tensor(rows, dtype=torch.long).to(device)
-        yield TokenBatch(sequences=numbers, ids=ids, rows=rows, vocabulary=inputs.vocabulary)
+        yield inputs.batch(numbers, device)
 
 
-def _groups(inputs: Inputs, size: int) -> Iterator[tuple[int, ...]]:
+def _groups(inputs: AnyInputs, size: int) -> Iterator[tuple[int, ...]]:
     if size < 1:
         raise InputError(f"batches of {size} sequences cannot be made; allowed: 1 or more")
-    numbers = range(len(inputs.sequences))
-    for _, group in groupby(numbers, key=lambda number: len(inputs.sequences[number])):
+    alike = inputs.alike
+    for _, group in groupby(range(len(alike)), key=lambda number: alike[number]):
         same = tuple(group)
         for start in range(0, len(same), size):
             yield same[start : start + size]

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import AutoModel, AutoModelForCausalLM
+from transformers import AutoModel, AutoModelForCausalLM, AutoModelForImageClassification
 
 from maprobe.errors import CheckpointError, allowed_names
 from maprobe.running.memory import free_memory
@@ -40,9 +40,10 @@ def load_model(
     options: LoadOptions,
     *,
     causal: bool,
+    classifier: bool = False,
     progress: Progress,
 ) -> nn.Module:
-    """Return the model with its weights, in eval mode, on its device.
+    """Return the model with its weights, with its head where it is one for text or classes, in eval mode on its device.
 
     Raises:
         CheckpointError: the weights do not fit the config or the memory, or an option does not suit this model.
@@ -65,7 +66,7 @@ def load_model(
         if stored_packed and device is not None and device.type != "cpu":
             arguments["device_map"] = {"": str(device)}  # packed weights cannot be moved afterwards
             device = None
-    loader: Any = AutoModelForCausalLM if causal else AutoModel
+    loader: Any = AutoModelForCausalLM if causal else AutoModelForImageClassification if classifier else AutoModel
     try:
         with hushed(progress):
             model, outcome = loader.from_pretrained(location.folder, **arguments)

@@ -15,9 +15,10 @@ from torch import nn
 from maprobe.errors import DiscoveryError
 from maprobe.running.anatomy import Anatomy, Block
 from maprobe.running.attention import Observer, watched_attention, watched_maps
-from maprobe.running.calling import call, outgoing, resting, sample_ids, stream_of, with_outgoing
+from maprobe.running.calling import call, incoming, outgoing, resting, sample, stream_of, with_outgoing
 from maprobe.running.residuals import excess
 from maprobe.running.tracing import Event, is_norm, traced
+from maprobe.running.vision import layout_of
 
 __all__ = ["Proof", "prove", "require"]
 
@@ -43,19 +44,20 @@ class Proof:
 def prove(anatomy: Anatomy) -> tuple[Proof, ...]:
     """Try every proof on the model, in evaluation mode; nothing of it is changed."""
     with resting(anatomy.model):
-        ids = sample_ids(anatomy.model, _SEED)
-        plain = _answer(call(anatomy.model, ids, logits=True))
+        given = sample(anatomy.model, _SEED)
+        plain = _answer(call(anatomy.model, given, logits=True))
         events: list[Event] = []
         with traced([(path, module) for path, module in anatomy.model.named_modules() if path], events.append):
-            call(anatomy.model, ids, logits=True)
+            call(anatomy.model, given, logits=True)
         by_path = {event.path: event for event in events}
         return (
             _shapes(anatomy, by_path),
+            *_layout(anatomy, given),
             _chain(anatomy, by_path),
             _additivity(anatomy, events, by_path),
-            _identity(anatomy, ids, plain),
-            *_nudges(anatomy, ids, plain),
-            _attention(anatomy, ids, plain),
+            _identity(anatomy, given, plain),
+            *_nudges(anatomy, given, plain),
+            _attention(anatomy, given, plain),
         )
 
 
@@ -99,6 +101,45 @@ def _shapes(anatomy: Anatomy, events: Mapping[str, Event]) -> Proof:
             return Proof(name=name, holds=False, detail=f"{block.path}: {shapes}, width {anatomy.width}")
     shape = tuple(events[anatomy.blocks[0].path].after.shape)
     return Proof(name=name, holds=True, detail=f"{anatomy.depth} blocks, {shape}")
+
+
+def _layout(anatomy: Anatomy, given: torch.Tensor) -> Iterator[Proof]:
+    """Show which token an image's patch becomes, by changing the pixels of one patch and looking which token moves."""
+    if not given.is_floating_point():
+        return
+    layout = layout_of(anatomy.model.config, *given.shape[-2:])
+    name = "an image becomes its class token, registers and patches, row by row"
+    row, column = layout.rows - 1, layout.columns // 2
+    height, width = given.shape[-2] // layout.rows, given.shape[-1] // layout.columns
+    changed = given.clone()
+    changed[..., row * height : (row + 1) * height, column * width : (column + 1) * width] += 1
+    plain, moved = (_embedded(anatomy, pixels) for pixels in (given, changed))
+    if plain.shape[1] != layout.tokens:
+        told = f"{plain.shape[1]} tokens, where its config tells {layout.tokens}"
+        yield Proof(name=name, holds=False, detail=told)
+        return
+    found = (plain != moved).any(dim=-1)[0].nonzero().flatten().tolist()
+    wanted = layout.positions("patches")[row * layout.columns + column]
+    told = f"{layout.classes} + {layout.registers} + {layout.rows} x {layout.columns} tokens"
+    yield Proof(name=name, holds=found == [wanted], detail=f"{told}; a change of one patch moves tokens {found}")
+
+
+def _embedded(anatomy: Anatomy, given: torch.Tensor) -> torch.Tensor:
+    """Return the residual stream before the first block."""
+    seen: list[torch.Tensor] = []
+
+    def hook(module: nn.Module, args: tuple[object, ...], kwargs: dict[str, object]) -> None:
+        del module
+        stream = incoming(args, kwargs)
+        assert stream is not None, "the first block is called on the embedding output"
+        seen.append(stream.clone())
+
+    handle = anatomy.blocks[0].module.register_forward_pre_hook(hook, with_kwargs=True)
+    try:
+        call(anatomy.model, given, logits=False)
+    finally:
+        handle.remove()
+    return seen[0]
 
 
 def _chain(anatomy: Anatomy, events: Mapping[str, Event]) -> Proof:
@@ -149,21 +190,21 @@ def _residual_excess(block: Block, events: Sequence[Event], by_path: Mapping[str
     return best
 
 
-def _identity(anatomy: Anatomy, ids: torch.Tensor, plain: torch.Tensor) -> Proof:
+def _identity(anatomy: Anatomy, given: torch.Tensor, plain: torch.Tensor) -> Proof:
     name = "a hook that hands a block's output on as a copy changes nothing"
     with _edited(anatomy.blocks, lambda stream: stream.clone()):
-        again = _answer(call(anatomy.model, ids, logits=True))
+        again = _answer(call(anatomy.model, given, logits=True))
     return Proof(
         name=name, holds=torch.equal(again, plain), detail="on every block at once, outputs compared bit by bit"
     )
 
 
-def _nudges(anatomy: Anatomy, ids: torch.Tensor, plain: torch.Tensor) -> Iterator[Proof]:
+def _nudges(anatomy: Anatomy, given: torch.Tensor, plain: torch.Tensor) -> Iterator[Proof]:
     """Show at both ends and in the middle that an edit arrives; :func:`_chain` vouches for the blocks between."""
     for layer in sorted({1, (anatomy.depth + 1) // 2, anatomy.depth}):
         block = anatomy.blocks[layer - 1]
         with _edited([block], _nudged):
-            again = _answer(call(anatomy.model, ids, logits=True))
+            again = _answer(call(anatomy.model, given, logits=True))
         moved = float((again.float() - plain.float()).abs().max())
         name = f"a nudge to the output of block {layer} changes the output of the model"
         yield Proof(name=name, holds=moved > 0, detail=f"by at most {moved:.3g}")
@@ -191,7 +232,7 @@ def _edited(blocks: Iterable[Block], edit: Callable[[torch.Tensor], torch.Tensor
         yield
 
 
-def _attention(anatomy: Anatomy, ids: torch.Tensor, plain: torch.Tensor) -> Proof:
+def _attention(anatomy: Anatomy, given: torch.Tensor, plain: torch.Tensor) -> Proof:
     name = "attention can be read, and reading it changes nothing"
     if anatomy.attention_route == "none":
         return Proof(name=name, holds=None, detail="this model shows its attention in no way that maprobe knows")
@@ -202,12 +243,12 @@ def _attention(anatomy: Anatomy, ids: torch.Tensor, plain: torch.Tensor) -> Proo
             observers[block.attention_maps.module] = Observer(rows=_row_sums(seen, block.layer))
     if anatomy.attention_route == "interface":
         with watched_attention(anatomy.model, observers):
-            again = _answer(call(anatomy.model, ids, logits=True))
+            again = _answer(call(anatomy.model, given, logits=True))
         equal = torch.equal(again, plain) if anatomy.exact_attention else _close(again, plain)
     else:
         # A model asked for its maps may take another way to its output, which then differs by rounding.
         with watched_maps(anatomy.model, observers):
-            again = _answer(call(anatomy.model, ids, logits=True, attentions=True))
+            again = _answer(call(anatomy.model, given, logits=True, attentions=True))
         equal = _close(again, plain)
     off = max(seen.values(), default=float("inf"))
     missing = [layer for layer in anatomy.attention_layers if layer not in seen]

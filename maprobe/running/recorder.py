@@ -26,7 +26,7 @@ _ATTENTION = "block.attn.probs"
 _SCORES = "block.attn.scores"
 _PROJECTIONS = ("block.attn.queries", "block.attn.keys", "block.attn.values")
 _FROM_ATTENTION = (_ATTENTION, _SCORES, *_PROJECTIONS)
-_LOGITS = "logits"
+_LOGITS = ("logits", "class.logits")
 
 
 class Recorder:
@@ -79,15 +79,17 @@ class Recorder:
         self._batch = self._editor.batch = batch
         try:
             maps = self._anatomy.attention_route == "eager maps" and any(tap.site == _ATTENTION for tap in self._folds)
-            output = call(self._anatomy.model, batch.ids, logits=Tap(_LOGITS) in self._folds, attentions=maps)
+            taps = [Tap(site) for site in _LOGITS if Tap(site) in self._folds]
+            output = call(self._anatomy.model, batch.given, logits=bool(taps), attentions=maps)
             self.forwards += 1
-            if Tap(_LOGITS) in self._folds:
+            for tap in taps:
                 logits = logits_of(output)
                 if logits is None:
-                    error = MeasurementError("this model returns no logits; measure one with a language-model head")
-                    self._failures.update((id(fold), error) for fold in self._folds[Tap(_LOGITS)])
+                    head = "a language-model head" if tap.site == "logits" else "a head that classifies images"
+                    error = MeasurementError(f"this model returns no logits; measure one with {head}")
+                    self._failures.update((id(fold), error) for fold in self._folds[tap])
                 else:
-                    self._observe(Tap(_LOGITS), logits)
+                    self._observe(tap, logits)
         finally:
             self._batch = self._editor.batch = None
 
@@ -124,7 +126,7 @@ class Recorder:
             self._show_input(tap, self._block(tap.layer).attention)
         elif tap.site == "block.mlp.hidden":
             self._show_hidden(tap)
-        elif tap.site != _LOGITS:
+        elif tap.site not in _LOGITS:
             self._show_output(tap, self._giving(tap))
 
     def _giving(self, tap: Tap) -> Part | None:
@@ -149,6 +151,11 @@ class Recorder:
     def _show_output(self, tap: Tap, part: Part | None) -> None:
         if part is None:
             raise MeasurementError(_unreadable(tap, "no module's output is what this site stands for"))
+        if part.pooling:
+            # The model norms the class token alone; shown is what the same norm makes of every token.
+            last, norm = self._block(self._anatomy.depth), part.module
+            self._after(last.module, lambda output: self._observe(tap, norm(stream_of(output, last.path))))
+            return
         path = part.path
 
         def see(output: object) -> None:
@@ -180,7 +187,7 @@ class Recorder:
     def _as_stream(self, value: torch.Tensor) -> torch.Tensor:
         """Give back the sequence axis to what a module sees flattened to rows (OPT's MLP, experts' routers)."""
         assert self._batch is not None, "hooks are only called within run"
-        sequences, tokens = self._batch.ids.shape
+        sequences, tokens = self._batch.shape
         if value.dim() == 2 and value.shape[0] == sequences * tokens:  # noqa: PLR2004 - rows and width
             return value.view(sequences, tokens, value.shape[1])
         return value

@@ -11,7 +11,7 @@ from maprobe.planning import companion_request, describe
 from maprobe.readings import Circumstances, Reading
 from maprobe.recipes import Fold, FoldContext
 from maprobe.running.calling import resting
-from maprobe.running.inputs import Inputs, batches, count_batches
+from maprobe.running.inputs import AnyInputs, batches, count_batches
 from maprobe.running.recorder import Recorder
 from maprobe.sites import SITES
 
@@ -30,7 +30,7 @@ Outcome = Reading | MaprobeError
 def execute(
     run: Run,
     subject: Subject,
-    inputs: Inputs,
+    inputs: AnyInputs,
     registry: Registry,
     *,
     edits: Sequence[AnyEdit] = (),
@@ -63,7 +63,7 @@ def execute(
     return {**outcomes, **failures}, recorder.forwards
 
 
-def _context(measure: MeasureRequest, subject: Subject, inputs: Inputs, memo: dict[Any, Any]) -> FoldContext:
+def _context(measure: MeasureRequest, subject: Subject, inputs: AnyInputs, memo: dict[Any, Any]) -> FoldContext:
     depth = subject.anatomy.depth
     per_layer = SITES[measure.site].per_layer
     return FoldContext(
@@ -73,6 +73,7 @@ def _context(measure: MeasureRequest, subject: Subject, inputs: Inputs, memo: di
         facts=subject.loaded.facts,
         sequences=len(inputs.sequences),
         choices=inputs.choices,
+        labels=inputs.labels,
         memo=memo,
     )
 
@@ -109,7 +110,7 @@ def _finish(
     return outcomes
 
 
-def circumstances(run: Run, measure: MeasureRequest, subject: Subject, inputs: Inputs) -> Circumstances:
+def circumstances(run: Run, measure: MeasureRequest, subject: Subject, inputs: AnyInputs) -> Circumstances:
     """Return under which conditions a measurement of a run is taken."""
     provenance = subject.loaded.provenance
     maps = measure.site in ("block.attn.probs", "block.attn.scores")

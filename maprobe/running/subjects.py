@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from maprobe.recipes import Architecture
     from maprobe.references import CheckpointReference, LoadOptions
     from maprobe.running.checkpoints import Inspected, LoadedCheckpoint
+    from maprobe.running.images import ImageReader
 
 __all__ = ["HeldSource", "ReferencedSource", "Source", "Subject", "examine"]
 
@@ -66,6 +67,11 @@ class ReferencedSource:
         """Its tokenizer, or None where it has none."""
         return self.inspected.tokenizer
 
+    @property
+    def reader(self) -> ImageReader | None:
+        """Its way with images, or None for a model of texts."""
+        return self.inspected.reader
+
     def load(self, progress: Progress) -> LoadedCheckpoint:
         """Load the weights.
 
@@ -90,6 +96,11 @@ class HeldSource:
     def tokenizer(self) -> PreTrainedTokenizerBase | None:
         """Its tokenizer, or None where it has none."""
         return self.loaded.tokenizer
+
+    @property
+    def reader(self) -> ImageReader | None:
+        """Its way with images, or None for a model of texts."""
+        return self.loaded.reader
 
     def load(self, progress: Progress) -> LoadedCheckpoint:  # noqa: ARG002 - a protocol
         """Return it."""

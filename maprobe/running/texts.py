@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from maprobe.cases import BosPolicy, InputsRequest
 from maprobe.errors import InputError, MaprobeError, allowed_names, did_you_mean
-from maprobe.recipes import Corpus
+from maprobe.recipes import Corpus, Picture
 
-__all__ = ["LINE_JOIN", "Passage", "Texts", "check_characters", "check_numbers", "json_lines", "read_texts"]
+__all__ = [
+    "LINE_JOIN",
+    "Passage",
+    "Texts",
+    "check_characters",
+    "check_numbers",
+    "json_lines",
+    "load_corpus",
+    "read_texts",
+]
 
 # Between the texts of a JSONL file that are cut as one stream; the papers join documents in the same way.
 LINE_JOIN = "\n\n"
@@ -118,7 +127,12 @@ def _corpus(request: InputsRequest, corpora: Mapping[str, Corpus]) -> Texts:
     if name not in corpora:
         raise InputError(f"no corpus is named {name!r}{did_you_mean(name, corpora)}; allowed: {allowed_names(corpora)}")
     corpus = corpora[name]
-    passage = Passage(_load(corpus), f"corpus {name}")
+    text = load_corpus(corpus)
+    if not isinstance(text, str):
+        raise InputError(
+            f"corpus {name} cannot be read: its load function returned {type(text).__name__}; allowed: a str"
+        )
+    passage = Passage(text, f"corpus {name}")
     check_characters(passage)
     return Texts(
         name=name,
@@ -130,9 +144,14 @@ def _corpus(request: InputsRequest, corpora: Mapping[str, Corpus]) -> Texts:
     )
 
 
-def _load(corpus: Corpus) -> str:
+def load_corpus(corpus: Corpus) -> str | Sequence[Picture]:
+    """Return what the load function of a corpus returns.
+
+    Raises:
+        InputError: it fails.
+    """
     try:
-        text: object = corpus.load()
+        return corpus.load()
     except MaprobeError:
         raise
     except Exception as error:
@@ -141,11 +160,6 @@ def _load(corpus: Corpus) -> str:
             f"corpus {corpus.name} cannot be read: its load function failed with {type(error).__name__}: {first}; "
             f"mend the plugin that brings it, or name a local text with `file`"
         ) from error
-    if not isinstance(text, str):
-        raise InputError(
-            f"corpus {corpus.name} cannot be read: its load function returned {type(text).__name__}; allowed: a str"
-        )
-    return text
 
 
 def _read(request: InputsRequest) -> str:

@@ -13,7 +13,7 @@ from maprobe.running.placement import DTYPES
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
-__all__ = ["facts_of", "image_tower", "is_causal", "stated_dtype"]
+__all__ = ["facts_of", "image_tower", "is_causal", "is_classifier", "stated_dtype"]
 
 _HEADS = ("ForCausalLM", "LMHeadModel")  # how class names of causal language models end
 _EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts")
@@ -56,6 +56,8 @@ def facts_of(
         "has_bos": has_bos,
         "adds_bos": adds_bos,
         "modality": "other",
+        "num_register_tokens": 0,
+        "num_classes": 0,
         "causal": causal,
     }
     if config is not None:
@@ -65,6 +67,8 @@ def facts_of(
             architectures=list(config.architectures or ()),
             quantization="gguf" if gguf else _quantization(config),
             modality=_modality(config),
+            num_register_tokens=_first(config, ("num_register_tokens",)),
+            num_classes=_first(config, ("num_labels",)) if is_classifier(config) else 0,
         )
     return CheckpointFacts(label=label, reference=reference, values=values)
 
@@ -90,6 +94,12 @@ def is_causal(config: PretrainedConfig, *, with_code: bool = False) -> bool:
     heads = {entry.__name__ for entry in (head if isinstance(head, tuple) else (head,))}
     names = config.architectures or heads
     return any(name in heads or name.endswith(_HEADS) for name in names)
+
+
+def is_classifier(config: PretrainedConfig) -> bool:
+    """Whether a config is that of a checkpoint with a head that classifies images."""
+    known = type(config) in transformers.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING
+    return known and any(name.endswith("ForImageClassification") for name in config.architectures or ())
 
 
 def image_tower(config: PretrainedConfig) -> PretrainedConfig:

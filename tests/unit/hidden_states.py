@@ -19,6 +19,14 @@ class PlainBatch:
     ids: torch.Tensor
     sequences: tuple[int, ...]
 
+    @property
+    def given(self) -> torch.Tensor:
+        return self.ids
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.ids.shape[0], self.ids.shape[1]
+
     def mask(self, tokens: TokenSet) -> torch.Tensor:
         positions = torch.arange(self.ids.shape[1]).expand_as(self.ids)
         if tokens.kind == "first":
@@ -59,6 +67,8 @@ def facts(**values: object) -> CheckpointFacts:
         "has_bos": True,
         "adds_bos": False,
         "modality": "text",
+        "num_register_tokens": 0,
+        "num_classes": 0,
         "causal": True,
     }
     assert set(FACTS) == set(plain)

@@ -48,7 +48,7 @@ def hub(monkeypatch):
 def test_all_corpora_can_be_registered_and_say_what_they_are() -> None:
     registry = Registry()
     registry.add(CORPORA, plugin="maprobe")
-    assert set(registry.corpora) == {"python-docs", *HUB}
+    assert set(registry.corpora) == {"python-docs", "test-images", *HUB}
     assert all(corpus.summary and corpus.protocol for corpus in CORPORA)
 
 

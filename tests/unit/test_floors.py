@@ -17,13 +17,13 @@ FLOORS: list[tuple[str, list[str]]] = [
     (
         "0 data",
         [
-            *("source", "errors", "sites", "readings", "verdicts", "cases", "facts", "edits", "recipes", "registry"),
-            *("references", "series", "progress", "hookspecs", ""),
+            *("source", "errors", "sites", "readings", "verdicts", "cases", "facts", "edits", "materials", "recipes"),
+            *("registry", "references", "series", "progress", "hookspecs", ""),
         ],
     ),
     ("1 reading", ["reading"]),
-    ("2 recipes", ["expectations", "architectures", "corpora", "measurements", "interventions"]),
-    ("3 thinking", ["planning", "settling", "judging", "pairing", "courses", "trends"]),
+    ("2 recipes", ["expectations", "architectures", "drawings", "corpora", "measurements", "interventions"]),
+    ("3 thinking", ["planning", "modalities", "settling", "judging", "pairing", "courses", "trends"]),
     ("4 running", ["running", "training"]),
     ("5 reporting", ["reporting"]),
     (

@@ -21,7 +21,7 @@ OPERATORS = "gt, gte, lt, lte, eq, approx, between, in"
 FACTS = (
     "model_type, architectures, num_hidden_layers, hidden_size, num_attention_heads, num_key_value_heads, "
     "intermediate_size, num_experts, vocab_size, max_position_embeddings, dtype, quantization, has_bos, adds_bos, "
-    "modality, causal"
+    "modality, num_register_tokens, num_classes, causal"
 )
 COMPARISONS = "edited, untouched, ratio, difference, control.edited, control.ratio, control.difference"
 EVERY_LAYER = "`every: layers`, `some: layers`, `none: layers` or `at_least: {layers: N}`"
@@ -75,9 +75,9 @@ def check(probe: str, expected: str) -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("3", "7:13: probes[0].inputs: 3 is not allowed; allowed: a mapping with text, file, jsonl, choices, corpus, field, task, sequences, length, skip, bos"),
-        ("{length: 8}", "7:13: probes[0].inputs: names no source; allowed: exactly one of text, file, jsonl, choices, corpus"),
-        ("{text: a, file: b}", "7:13: probes[0].inputs: names 2 sources (text, file); allowed: exactly one of text, file, jsonl, choices, corpus"),
+        ("3", "7:13: probes[0].inputs: 3 is not allowed; allowed: a mapping with text, file, jsonl, choices, images, corpus, field, task, labels, sequences, length, skip, bos"),
+        ("{length: 8}", "7:13: probes[0].inputs: names no source; allowed: exactly one of text, file, jsonl, choices, images, corpus"),
+        ("{text: a, file: b}", "7:13: probes[0].inputs: names 2 sources (text, file); allowed: exactly one of text, file, jsonl, choices, images, corpus"),
         ("{corpus: python-doc}", "7:22: probes[0].inputs.corpus: 'python-doc' is not allowed (did you mean 'python-docs'?); allowed: python-docs"),
         ("{text: []}", "7:20: probes[0].inputs.text: an empty list is not allowed; allowed: a text, or a list of texts, none of them empty"),
         ("{text: ''}", "7:20: probes[0].inputs.text: '' is not allowed; allowed: a text, or a list of texts, none of them empty"),
@@ -89,7 +89,7 @@ def check(probe: str, expected: str) -> None:
         ("{text: a, sequences: 0}", "7:34: probes[0].inputs.sequences: 0 is not allowed; allowed: an integer of 1 or more"),
         ("{text: a, sequences: al}", "7:34: probes[0].inputs.sequences: 'al' is not allowed (did you mean 'all'?); allowed: an integer of 1 or more, or all"),
         ("{text: a, bos: always}", "7:28: probes[0].inputs.bos: 'always' is not allowed; allowed: auto, require, never, first"),
-        ("{text: a, lenght: 8}", "7:23: probes[0].inputs.lenght: unknown key 'lenght' (did you mean 'length'?); allowed: text, file, jsonl, choices, corpus, field, task, sequences, length, skip, bos"),
+        ("{text: a, lenght: 8}", "7:23: probes[0].inputs.lenght: unknown key 'lenght' (did you mean 'length'?); allowed: text, file, jsonl, choices, images, corpus, field, task, labels, sequences, length, skip, bos"),
     ],
 )  # fmt: skip
 def test_faults_of_inputs(text: str, expected: str) -> None:
@@ -113,7 +113,7 @@ def test_faults_of_inputs(text: str, expected: str) -> None:
         ("{kind: magnitude, layers: 5..2}", "6:40: probes[0].measure.layers: layers 5..2 are empty; put the lower layer first"),
         ("{kind: magnitude, layers: -1..-2}", "6:40: probes[0].measure.layers: layers -1..-2 are empty; put the lower layer first"),
         ("{kind: magnitude, site: block.mlp.out, layers: 0..3}", "6:61: probes[0].measure.layers: layer 0 is the embedding output, a layer of block.out only; the first block is 1"),
-        ("{kind: magnitude, tokens: frist}", "6:40: probes[0].measure.tokens: 'frist' is not allowed (did you mean 'first'?); allowed: all, first, bos, delimiter, {index: [POSITION, ...]}"),
+        ("{kind: magnitude, tokens: frist}", "6:40: probes[0].measure.tokens: 'frist' is not allowed (did you mean 'first'?); allowed: all, first, bos, delimiter, class, registers, patches, {index: [POSITION, ...]}"),
         ("{kind: magnitude, tokens: {index: []}}", "6:48: probes[0].measure.tokens.index: an empty list is not allowed; allowed: a list of positions"),
         ("{kind: magnitude, tokens: {index: [a]}}", "6:49: probes[0].measure.tokens.index[0]: 'a' is not allowed; allowed: an integer"),
         ("{kind: magnitude, tokens: {index: 3}}", "6:48: probes[0].measure.tokens.index: 3 is not allowed; allowed: a list of positions"),

@@ -75,7 +75,7 @@ def inputs(text: str, folder: str = "") -> InputsRequest:
 
 
 def test_without_inputs_the_default_corpus_is_read() -> None:
-    assert InputsRequest() == probe().inputs
+    assert InputsRequest(source="default", value=()) == probe().inputs
 
 
 @pytest.mark.parametrize(

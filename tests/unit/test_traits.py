@@ -52,6 +52,8 @@ def test_the_facts_of_a_llama() -> None:
         "has_bos": True,
         "adds_bos": False,
         "modality": "text",
+        "num_register_tokens": 0,
+        "num_classes": 0,
         "causal": True,
     }
 
