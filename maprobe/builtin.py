@@ -14,8 +14,11 @@ from maprobe.measurements.accuracy import ACCURACY
 from maprobe.measurements.attention import CONCENTRATION
 from maprobe.measurements.attention_map import MAP
 from maprobe.measurements.carriers import CARRIERS
+from maprobe.measurements.classification import CLASSIFICATION
 from maprobe.measurements.constancy import CONSTANCY
+from maprobe.measurements.features import FEATURES
 from maprobe.measurements.finite import FINITE
+from maprobe.measurements.image_tokens import IMAGE_TOKENS
 from maprobe.measurements.implicit_bias import BIAS
 from maprobe.measurements.landscape import LANDSCAPE
 from maprobe.measurements.layerwise import LAYERWISE
@@ -27,6 +30,7 @@ from maprobe.measurements.perplexity import PERPLEXITY
 from maprobe.measurements.published import PUBLISHED
 from maprobe.measurements.sinks import SINK
 from maprobe.measurements.super_weights import SUPER_WEIGHTS
+from maprobe.measurements.token_norms import TOKEN_NORMS
 from maprobe.recipes import (
     Architecture,
     Corpus,
@@ -61,6 +65,10 @@ def pytest_maprobe_measurements() -> Iterable[MeasurementRecipe]:
         SUPER_WEIGHTS,
         FINITE,
         PUBLISHED,
+        IMAGE_TOKENS,
+        TOKEN_NORMS,
+        FEATURES,
+        CLASSIFICATION,
     )
 
 

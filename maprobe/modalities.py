@@ -30,14 +30,14 @@ def foreign(probe: Probe, facts: CheckpointFacts, registry: Registry) -> str:
     them; what else stands in the way is told when its inputs are made.
     """
     images = facts["modality"] == "image"
-    here = f"{facts.label} ({facts['model_type']}) is a model of {_WORDS[facts['modality']]}"
+    here = f"{facts['model_type'] or facts.label} takes {_WORDS[facts['modality']]}"
     wanted, what = _modality(probe.inputs, registry)
     if images != (wanted == "image"):
         return f"its inputs are {_WORDS[wanted]} ({what}), and {here}"
     kind = probe.measure.kind
     needed = registry.measurements[kind].modality if kind in registry.measurements else ""
     if needed and images != (needed == "image"):
-        return f"{kind} is a measurement for models of {_WORDS[needed]}, and {here}"
+        return f"{kind} is for models of {_WORDS[needed]}, and {here}"
     return ""
 
 
@@ -46,4 +46,4 @@ def _modality(inputs: InputsRequest, registry: Registry) -> tuple[str, str]:
     if inputs.source != "corpus":
         return ("image" if inputs.source == "images" else "text"), f"`{inputs.source}`"
     name = inputs.value[0]
-    return (registry.corpora[name].modality if name in registry.corpora else "text"), f"the corpus {name}"
+    return (registry.corpora[name].modality if name in registry.corpora else "text"), f"corpus {name}"

@@ -138,6 +138,8 @@ class Reading:
         circumstances: filled in by the runner.
         notes: sentences the reader of the number should see.
         absent: why there is nothing to read here as a whole; None where something was measured.
+        kept: what a later pass over the same inputs needs of this one, such as vectors; for as long as the session
+            runs, and never in a report.
     """
 
     kind: str
@@ -146,6 +148,7 @@ class Reading:
     circumstances: Circumstances | None = None
     notes: tuple[str, ...] = ()
     absent: str | None = None
+    kept: Mapping[Any, Any] = field(default_factory=dict, compare=False, repr=False)
 
     def __getitem__(self, name: str) -> Quantity:
         try:

@@ -130,8 +130,8 @@ class FoldContext:
         choices: the options, question by question, where the inputs are multiple-choice questions; else empty.
         labels: the right class of each image, as a number of the checkpoint's classes, where the inputs name it; else
             empty.
-        kept: what this same measurement left here in the untouched pass over the same inputs, when a pass with an edit
-            is made; empty at the start of the untouched pass. It never reaches a report, so it may hold tensors.
+        untouched: the Reading of this same measurement in the untouched pass over the same inputs, where this is a pass
+            with an edit; None in the untouched pass itself. What the fold has kept there is its ``kept``.
         memo: scratch space shared by the folds of one pass, so that what two of them need is computed once. Keys
             start with the name of the module that writes them; values must be small.
     """
@@ -143,7 +143,7 @@ class FoldContext:
     sequences: int
     choices: tuple[Choice, ...] = ()
     labels: tuple[int, ...] = ()
-    kept: dict[Hashable, Any] = field(default_factory=dict)
+    untouched: Reading | None = None
     memo: dict[tuple[Hashable, ...], Any] = field(default_factory=dict)
 
 

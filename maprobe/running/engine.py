@@ -271,8 +271,10 @@ class Engine:
             outcomes = self._elsewhere(run, subject, inputs, edits)
             if outcomes is None:
                 size, progress = self.options.batch, self._progress
+                before = self._outcomes.get(replace(run.key, edit=None)) if run.key.edit else None
+                untouched = before if isinstance(before, Mapping) else None
                 outcomes, forwards = execute(
-                    run, subject, inputs, self.registry, edits=edits, size=size, progress=progress
+                    run, subject, inputs, self.registry, edits=edits, untouched=untouched, size=size, progress=progress
                 )
                 self.forwards += forwards
         except Exception as error:  # noqa: BLE001 - a model may raise anything; the cause is kept and told once

@@ -85,7 +85,11 @@ class Recorder:
             for tap in taps:
                 logits = logits_of(output)
                 if logits is None:
-                    head = "a language-model head" if tap.site == "logits" else "a head that classifies images"
+                    head = "a language-model head"
+                    if tap.site == "class.logits":
+                        head = (
+                            "a head that classifies images, or restrict the probe with `when: {num_classes: {gt: 0}}`"
+                        )
                     error = MeasurementError(f"this model returns no logits; measure one with {head}")
                     self._failures.update((id(fold), error) for fold in self._folds[tap])
                 else:

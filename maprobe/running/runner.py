@@ -34,6 +34,7 @@ def execute(
     registry: Registry,
     *,
     edits: Sequence[AnyEdit] = (),
+    untouched: Mapping[MeasureRequest, Outcome] | None = None,
     size: int = 1,
     progress: Progress,
 ) -> tuple[dict[MeasureRequest, Outcome], int]:
@@ -46,7 +47,9 @@ def execute(
     """
     memo: dict[Any, Any] = {}
     folds = {
-        measure: registry.measurements[measure.kind].start(_context(measure, subject, inputs, memo))
+        measure: registry.measurements[measure.kind].start(
+            _context(measure, subject, inputs, memo, (untouched or {}).get(measure))
+        )
         for measure in run.measures
     }
     what = f"{run.key.checkpoint}: {run.key.edit or 'untouched'}"
@@ -63,7 +66,9 @@ def execute(
     return {**outcomes, **failures}, recorder.forwards
 
 
-def _context(measure: MeasureRequest, subject: Subject, inputs: AnyInputs, memo: dict[Any, Any]) -> FoldContext:
+def _context(
+    measure: MeasureRequest, subject: Subject, inputs: AnyInputs, memo: dict[Any, Any], untouched: Outcome | None
+) -> FoldContext:
     depth = subject.anatomy.depth
     per_layer = SITES[measure.site].per_layer
     return FoldContext(
@@ -74,6 +79,7 @@ def _context(measure: MeasureRequest, subject: Subject, inputs: AnyInputs, memo:
         sequences=len(inputs.sequences),
         choices=inputs.choices,
         labels=inputs.labels,
+        untouched=untouched if isinstance(untouched, Reading) else None,
         memo=memo,
     )
 
