@@ -18,7 +18,7 @@ from maprobe.running.locations import locate
 from maprobe.running.placement import check_options
 from maprobe.running.pretrained import load_model
 from maprobe.running.storage import cache_folder
-from maprobe.running.traits import facts_of, image_tower, is_causal, stated_dtype
+from maprobe.running.traits import CLASSIFIER, facts_of, image_tower, is_causal, is_classifier, stated_dtype
 from maprobe.running.weights import safetensors_dtype, weight_files
 
 if TYPE_CHECKING:
@@ -97,6 +97,7 @@ def inspect(reference: CheckpointReference, options: LoadOptions, progress: Prog
         causal=is_causal(config, with_code=trusted),
         dtype=_dtype(options, whole, location),
         gguf=bool(location.gguf),
+        classifier=is_classifier(config),
     )
     return Inspected(
         reference=reference,
@@ -161,6 +162,7 @@ def held(model: nn.Module, tokenizer: Any, label: str) -> LoadedCheckpoint:  # n
         reference=label,
         causal=config is not None and _has_causal_head(model, config),
         dtype=_loaded_dtype(model),
+        classifier=type(model).__name__.endswith(CLASSIFIER),
     )
     provenance = _provenance(
         model,

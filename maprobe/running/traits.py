@@ -13,9 +13,10 @@ from maprobe.running.placement import DTYPES
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
-__all__ = ["facts_of", "image_tower", "is_causal", "is_classifier", "stated_dtype"]
+__all__ = ["CLASSIFIER", "facts_of", "image_tower", "is_causal", "is_classifier", "stated_dtype"]
 
 _HEADS = ("ForCausalLM", "LMHeadModel")  # how class names of causal language models end
+CLASSIFIER = "ForImageClassification"  # how those of models that classify images do
 _EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts")
 _WIDTHS = ("intermediate_size", "ffn_dim", "ffn_hidden_size", "n_inner", "d_ff", "encoder_ffn_dim", "d_inner")
 _RATIOS = ("mlp_ratio", "expansion_ratio")
@@ -33,6 +34,7 @@ def facts_of(
     causal: bool,
     dtype: str,
     gguf: bool = False,
+    classifier: bool = False,
 ) -> CheckpointFacts:
     """Return a value for each fact; a number that the config does not state is 0.
 
@@ -44,6 +46,7 @@ def facts_of(
         causal: whether it is a causal language model.
         dtype: dtype of the weights in memory.
         gguf: whether the weights come from a GGUF file.
+        classifier: whether it has a head that classifies images.
     """
     has_bos, adds_bos = _bos(tokenizer)
     values: dict[str, Any] = {
@@ -68,7 +71,7 @@ def facts_of(
             quantization="gguf" if gguf else _quantization(config),
             modality=_modality(config),
             num_register_tokens=_first(config, ("num_register_tokens",)),
-            num_classes=_first(config, ("num_labels",)) if is_classifier(config) else 0,
+            num_classes=_first(config, ("num_labels",)) if classifier else 0,
         )
     return CheckpointFacts(label=label, reference=reference, values=values)
 
@@ -99,7 +102,7 @@ def is_causal(config: PretrainedConfig, *, with_code: bool = False) -> bool:
 def is_classifier(config: PretrainedConfig) -> bool:
     """Whether a config is that of a checkpoint with a head that classifies images."""
     known = type(config) in transformers.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING
-    return known and any(name.endswith("ForImageClassification") for name in config.architectures or ())
+    return known and any(name.endswith(CLASSIFIER) for name in config.architectures or ())
 
 
 def image_tower(config: PretrainedConfig) -> PretrainedConfig:

@@ -25,7 +25,7 @@ from transformers import (
 )
 
 SIDE, PATCH, WIDTH, BLOCKS, REGISTERS = 32, 8, 16, 4, 3
-MARK, MASSIVE = 3, 7
+MARK, MASSIVE, HANDED_ON = 3, 7, 9
 REGISTER = 2  # counted from 1: it stands at position 2, after the class token and register 1
 LAYER = 2
 _CHANNEL = 0
@@ -97,7 +97,8 @@ def planted_register(*, value: float = 4000.0) -> nn.Module:
     """Return a DINOv2 with registers whose register has an entry of about that value from layer 2 on; 0 for the twin.
 
     The register alone carries a mark in the dim ``MARK``, into which nothing else is written. A channel of the MLP of
-    block 2 reads that dim; its bias keeps it shut for all other tokens. It writes into the dim ``MASSIVE``.
+    block 2 reads that dim; its bias keeps it shut for all other tokens. It writes into the dim ``MASSIVE``. A channel
+    of the attention of block 3 reads that dim and hands it to every token, so that the features depend on it.
     """
     model = dinov2_registers()
     position = REGISTER - 1
@@ -121,7 +122,15 @@ def planted_register(*, value: float = 4000.0) -> nn.Module:
         blocks[LAYER - 1].layer_scale2.lambda1[MASSIVE] = 1.0
         mlp.fc2.weight[MASSIVE, 1:] = 0.0
         mlp.fc2.bias[MASSIVE] = 0.0
+        reads, writes = (_within(blocks[LAYER], *names) for names in (("v_proj", "value"), ("o_proj", "output.dense")))
+        reads.weight[0, MASSIVE] = 5.0
+        writes.weight[HANDED_ON, 0] = 5.0
     return model
+
+
+def _within(block: nn.Module, *names: str) -> nn.Module:
+    """Return the module of a block whose path ends so; releases of transformers call it differently."""
+    return next(module for path, module in block.named_modules() if path.endswith(names))
 
 
 def blocks_of(model: nn.Module) -> list[nn.Module]:
