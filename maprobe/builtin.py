@@ -9,6 +9,7 @@ from maprobe.corpora import CORPORA
 from maprobe.expectations import OPERATORS
 from maprobe.interventions.attention_window import ATTENTION_WINDOW
 from maprobe.interventions.massive import MASSIVE_ENTRIES
+from maprobe.interventions.registers import REGISTERS
 from maprobe.interventions.super_weight import SUPER_WEIGHT
 from maprobe.measurements.accuracy import ACCURACY
 from maprobe.measurements.attention import CONCENTRATION
@@ -28,6 +29,7 @@ from maprobe.measurements.normalisation import NORMS
 from maprobe.measurements.outliers import OUTLIERS
 from maprobe.measurements.perplexity import PERPLEXITY
 from maprobe.measurements.published import PUBLISHED
+from maprobe.measurements.registers import REGISTER_MEANS
 from maprobe.measurements.sinks import SINK
 from maprobe.measurements.super_weights import SUPER_WEIGHTS
 from maprobe.measurements.token_norms import TOKEN_NORMS
@@ -67,6 +69,7 @@ def pytest_maprobe_measurements() -> Iterable[MeasurementRecipe]:
         PUBLISHED,
         IMAGE_TOKENS,
         TOKEN_NORMS,
+        REGISTER_MEANS,
         FEATURES,
         CLASSIFICATION,
     )
@@ -74,7 +77,7 @@ def pytest_maprobe_measurements() -> Iterable[MeasurementRecipe]:
 
 def pytest_maprobe_interventions() -> Iterable[InterventionRecipe]:
     """Bring our interventions."""
-    return (MASSIVE_ENTRIES, SUPER_WEIGHT, ATTENTION_WINDOW)
+    return (MASSIVE_ENTRIES, SUPER_WEIGHT, ATTENTION_WINDOW, REGISTERS)
 
 
 def pytest_maprobe_expectations() -> Iterable[Operator]:

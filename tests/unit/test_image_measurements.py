@@ -17,6 +17,8 @@ from tiny_vision import (
     REGISTERS,
     blocks_of,
     dinov2_classifier,
+    dinov2_registers,
+    picture,
     planted_register,
     save_pictures,
     save_vision,
@@ -255,6 +257,94 @@ class TestFeatures:
         (found,) = answers(vit(), home, "measure: {kind: features}")
         assert found.reading.kept
         assert "kept" not in found.reading.to_dict()
+
+
+class TestRegisters:
+    FIX = "measure: {kind: features}, intervene: {target: registers, set: mean}"
+
+    def test_means_are_those_of_plain_torch(self, home: Path) -> None:
+        model = dinov2_registers()
+        (found,) = answers(model, home, "measure: {kind: registers}", batch=3)
+        for index, stream in enumerate(streams(model, pixels(model, home))):
+            registers = stream[:, 1 : 1 + REGISTERS]
+            mean = registers.mean(dim=0)
+            spread = (registers - mean).square().sum(dim=(1, 2)).mean() / mean.square().sum()
+            assert pytest.approx(float(mean.abs().max()), rel=1e-5) == found.reading["top"].values[index]
+            assert pytest.approx(float(mean.norm(dim=1).mean()), rel=1e-5) == found.reading["norm"].values[index]
+            assert pytest.approx(float(spread.sqrt()), rel=1e-3, abs=1e-7) == found.reading["variation"].values[index]
+        assert REGISTERS == value(found, "registers")
+
+    def test_the_planted_register_is_the_largest(self, home: Path) -> None:
+        (found,) = answers(planted_register(), home, "measure: {kind: registers, layers: 2..-1}")
+        assert {f"register {REGISTER}"} == {place.token for place in found.reading["top"].places}
+        assert {MASSIVE} == {place.dim for place in found.reading["top"].places}
+
+    @staticmethod
+    def fixed(model: nn.Module, given: torch.Tensor, positions: list[int], *, zero: bool = False) -> list[float]:
+        """The cosine of each class token after overwriting tokens before every block by their means, by plain hooks."""
+        inputs: list[torch.Tensor] = []
+        blocks = blocks_of(model)
+        with torch.inference_mode():
+            look = [block.register_forward_pre_hook(lambda m, a: inputs.append(a[0].clone())) for block in blocks]
+            plain = model(given).last_hidden_state[:, 0].double()
+            for handle in look:
+                handle.remove()
+            means = [stream[:, positions].mean(dim=0) * (0.0 if zero else 1.0) for stream in inputs]
+
+            def fix(mean: torch.Tensor) -> Any:
+                def hook(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+                    new = args[0].clone()
+                    new[:, positions] = mean
+                    return (new, *args[1:])
+
+                return hook
+
+            put = [block.register_forward_pre_hook(fix(mean)) for block, mean in zip(blocks, means, strict=True)]
+            edited = model(given).last_hidden_state[:, 0].double()
+            for handle in put:
+                handle.remove()
+        return torch.nn.functional.cosine_similarity(plain, edited).tolist()
+
+    @pytest.mark.parametrize("how", ["mean", "zero"])
+    def test_fixing_the_registers_is_what_plain_hooks_do(self, how: str, home: Path) -> None:
+        model = planted_register()
+        (found,) = answers(model, home, self.FIX.replace("mean", how), batch=2)
+        given = pixels(model, home)
+        registers = list(range(1, 1 + REGISTERS))
+        expected = self.fixed(model, given, registers, zero=how == "zero")
+        assert Status.PASSED is found.status, found.reason
+        assert pytest.approx(sum(expected) / 3, abs=1e-6) == value(found, "edited")
+        first = 1 + REGISTERS
+        patches = [first + 2, first + 8, first + 13]
+        expected = self.fixed(model, given, patches, zero=how == "zero")
+        assert pytest.approx(sum(expected) / 3, abs=1e-6) == value(found, "control.edited")
+
+    def test_the_mean_of_the_planted_register_serves_as_well_and_zeros_do_not(self, home: Path) -> None:
+        (mean, zero) = answers(planted_register(), home, self.FIX, self.FIX.replace("mean", "zero"))
+        assert value(mean, "edited") > 0.9999
+        assert value(zero, "edited") < 0.99
+
+    def test_without_registers_the_question_has_no_object(self, home: Path) -> None:
+        (found,) = answers(FAMILIES["dinov2"](), home, self.FIX)
+        assert (Status.ABSENT, "this model has no register tokens") == (found.status, found.reason)
+
+    def test_images_of_unequal_size_have_no_control(self, home: Path) -> None:
+        from transformers import ViTImageProcessorPil
+
+        folder = home / "unequal"
+        folder.mkdir()
+        save_pictures(folder / "pictures", 2)
+        picture(7, height=64, width=32).save(folder / "pictures" / "7.png")
+        path = folder / "a.probe.yaml"
+        fix = "  - {id: p, claim: It is so., " + self.FIX
+        path.write_text(PROBES + fix + "}\n" + fix.replace("id: p", "id: q") + ", control: none}\n")
+        report = check(planted_register(), ViTImageProcessorPil(do_resize=False), path)
+        with_control, without = report.verdicts
+        assert (Status.UNMEASURED, True) == (
+            with_control.status,
+            "images here are of different sizes" in with_control.reason,
+        )
+        assert Status.PASSED is without.status, without.reason
 
 
 class TestClassification:
