@@ -20,7 +20,7 @@ def demand_short(context: FoldContext, batch: Batch) -> None:
     Raises:
         MeasurementError: there are several sequences, or one that is longer than :data:`LONGEST` tokens.
     """
-    length = batch.ids.shape[1]
+    length = batch.shape[1]
     if context.sequences != 1 or length > LONGEST:
         plural = "s" if context.sequences != 1 else ""
         raise MeasurementError(
