@@ -61,7 +61,9 @@ def read_texts(paths: Sequence[Path]) -> tuple[str, str]:
     """
     if not paths:
         corpus = next(corpus for corpus in CORPORA if corpus.name == "python-docs")
-        return corpus.load(), corpus.name
+        text = corpus.load()
+        assert isinstance(text, str), "it is a corpus of texts"
+        return text, corpus.name
     texts = []
     for path in paths:
         try:
