@@ -8,6 +8,8 @@ import pytest
 from pages import columns, names, page
 
 import maprobe.training
+from maprobe.builtin import builtin_registry
+from maprobe.reading.parsing import parse_text
 from maprobe.training.presets import PRESETS, config_settings
 from maprobe.training.variants import ARCHITECTURES, VARIANTS, fresh_model
 
@@ -31,6 +33,12 @@ def test_the_recipes_are_those_of_the_code() -> None:
     assert [*PRESETS] == [names(cell)[0] for cell in rows]
     for (_, cell), settings in zip(rows.items(), PRESETS.values(), strict=True):
         assert f"{settings.layers} blocks, {settings.heads} heads, width {settings.width}" in cell
+
+
+def test_the_probe_file_can_be_read() -> None:
+    shown = PAGE.section("Text", 3).example("yaml").text
+    probes = parse_text(shown, builtin_registry(), name="training.md")
+    assert ["held-out", "largest", "sinks", "shares"] == [probe.id for probe in probes]
 
 
 def test_the_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
