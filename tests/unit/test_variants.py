@@ -13,9 +13,11 @@ from test_recorder import shown
 from torch import nn
 
 import maprobe.training
+from maprobe.edits import AttentionWindow
 from maprobe.measurements.attention import CONCENTRATION
 from maprobe.readings import Reading
 from maprobe.recipes import Tap
+from maprobe.running.attention import Observer, narrowed_attention, watched_attention
 from maprobe.running.discovery import discover
 from maprobe.running.proofs import prove, require
 from maprobe.sites import TokenSet
@@ -149,6 +151,27 @@ class TestExplicitBias:
         groups = 4 // keep.seen[taps[0]][0].shape[1]
         for expected, tap in zip((k, v), taps, strict=True):
             torch.testing.assert_close(expected[:, ::groups], keep.seen[tap][0])
+
+    def test_maprobe_reads_what_the_softmax_takes_in_of_tokens(self, architecture: str, attention: str) -> None:
+        model = model_of("explicit-bias", architecture, attention=attention, std=1.0)
+        expected = by_hand(model, 2, seen_in(model, 2)[0])[0][..., 1:]
+        (read,) = shown(discover(model, {}), Tap("block.attn.scores", 2)).seen[Tap("block.attn.scores", 2)]
+        # Softmax over tokens alone is what the probabilities are once the share of the bias is left out.
+        torch.testing.assert_close(expected / expected.sum(-1, keepdim=True), read.softmax(dim=-1))
+
+    def test_a_window_hides_tokens_and_never_the_bias(self, architecture: str, attention: str) -> None:
+        model = model_of("explicit-bias", architecture, attention=attention, std=1.0)
+        stream, _ = seen_in(model, 1)
+        before, places = by_hand(model, 1, stream)[0], torch.arange(7)
+        seen = (places > places[:, None] - 2) | (places < 1)
+        left = before * torch.cat((torch.ones(7, 1), seen), dim=1)
+        expected = (left / left.sum(-1, keepdim=True))[..., 1:]
+        found: list[torch.Tensor] = []
+        watched = {attention_of(model)[0]: Observer(probabilities=lambda value, query: found.append(value))}
+        window = AttentionWindow(size=2, sinks=1)
+        with narrowed_attention(model, attention_of(model), window, lambda: None), watched_attention(model, watched):
+            model(IDS, use_cache=False)
+        torch.testing.assert_close(expected, found[0])
 
     def test_every_proof_stands(self, architecture: str, attention: str) -> None:
         proofs = prove(discover(model_of("explicit-bias", architecture, attention=attention, std=1.0), {}))
