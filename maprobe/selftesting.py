@@ -19,7 +19,7 @@ from maprobe.progress import Silent
 from maprobe.reading.parsing import parse_file
 from maprobe.reporting.grids import Grid, draw, titled
 from maprobe.selftest.pairs import Member, Pair, pairs_of
-from maprobe.selftest.showing import Showing, show, unseen
+from maprobe.selftest.showing import Showing, expects, show, silent, unseen
 from maprobe.selftest.surroundings import card_text, lessons_of, placed, with_stand_ins
 from maprobe.session import SESSION
 
@@ -50,7 +50,7 @@ def check_alone(config: pytest.Config) -> None:
         if config.getoption(f"maprobe_{name}") not in allowed:
             option = f"--maprobe-{name.replace('_', '-')}"
             raise pytest.UsageError(f"--maprobe-selftest brings models of its own, on the CPU; leave out {option}")
-    for name in ("maprobe_plan", "property_report"):
+    for name in ("maprobe_plan", "maprobe_plots", "property_report"):
         if config.getoption(name):
             option = f"--{name.replace('_', '-')}"
             raise pytest.UsageError(f"--maprobe-selftest measures no checkpoint, so it has no use for {option}")
@@ -130,10 +130,12 @@ class SelftestListener:
 
     def show(self, item: SelftestItem) -> Showing:
         """Put a probe to its two models; all selected probes are planned before the first of them."""
+        if not expects(item.probe):
+            return silent(item.probe, item.pair)
         if self._engines is None:
             self._folder = tempfile.TemporaryDirectory(prefix="maprobe-selftest-")
             items = [other for other in item.session.items if isinstance(other, SelftestItem)]
-            self._engines = self._made(items)
+            self._engines = self._made([other for other in items if expects(other.probe) and not other.probe.skip])
         planted, twin = (engine.verdict(case) for engine, case in zip(self._engines, self._cases(item), strict=True))
         return show(item.probe, item.pair, planted, twin)
 

@@ -24,7 +24,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -50,6 +50,8 @@ FRAIL = range(48, 56)
 REST = range(56, 64)
 WORD = range(64, 128)
 SINK_HEADS = (0, 1, 2)
+
+_SEED = 300
 
 _SIZE = 8.0  # norm of a word's vector in WORD, so that its entries are about 1
 _CODE_SIZE = 1.0
@@ -78,8 +80,12 @@ class _Made:
 
     model: Module
     design: Design
-    chance: torch.Generator
     ids: list[int]
+    chance: torch.Generator = field(default_factory=torch.Generator)
+
+    def begin(self, part: int) -> None:
+        """Draw anew, so that no part depends on how much was drawn for those before it."""
+        self.chance.manual_seed(_SEED + part)
 
     def normal(self, *shape: int) -> torch.Tensor:
         return torch.randn(*shape, generator=self.chance)
@@ -111,14 +117,16 @@ def make_llama(
     model.eval()
     spelled = [*(f"Ġ{word}" for word in WORDS), *DELIMITERS[:-1], "Ċ"]
     ids = [int(tokenizer.convert_tokens_to_ids(token)) for token in spelled]  # type: ignore[arg-type] # one a token
-    made = _Made(model, design, torch.Generator().manual_seed(3), ids)
+    made = _Made(model, design, ids)
     with torch.no_grad():
+        made.begin(0)
         _embed(made)
-        for block in model.model.layers:
+        for layer, block in enumerate(model.model.layers, start=1):
+            made.begin(layer)
             _ordinary(made, block)
+            if layer > 2:  # noqa: PLR2004 - the first two write the massive activation
+                _sink(made, block)
         _tell_the_first(made, model.model.layers[0])
-        for block in model.model.layers[2:]:
-            _sink(made, block)
         reached = 0.0
         for index, (layer, value) in enumerate(design.writes):
             if index:
@@ -134,6 +142,7 @@ def make_llama(
             _guard(made)
         if design.overflow:
             _overflow(made)
+        made.begin(BLOCKS + 1)
         _read_out(made, tokenizer, (lessons or {}) if design.taught else {})
     finished: LlamaForCausalLM = model
     return finished
@@ -229,6 +238,7 @@ def _write(made: _Made, layer: int, value: float) -> None:
         column = block.mlp.down_proj.weight[:, channel]
         # The other weights of the column are ordinary ones. NOISE is left out, since all tokens must be silent there.
         ordinary = range(MEAN.start, WORD.stop)
+        made.begin(BLOCKS + 2)
         column[ordinary.start : ordinary.stop] = made.normal(len(ordinary)) * _ORDINARY / size
         column[list(_massive(design))] = value / size
 

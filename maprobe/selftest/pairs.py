@@ -166,7 +166,6 @@ RULES: tuple[Rule, ...] = (
     _rule("perplexity accuracy", "harmless", *_OF_EDIT, edit="super-weight"),
     _rule("perplexity accuracy", "frail", *_OF_CONTROL, edit="super-weight"),
     _rule("perplexity accuracy", "harmless", *_OF_EDIT, edit="attention-window"),
-    _rule("perplexity accuracy", "sinkless", *_OF_CONTROL, edit="attention-window"),
     _rule("accuracy", "untaught", "untouched", "accuracy", "low", "high"),
     _rule("attention.concentration attention.sink", "sinkless"),
     _rule("attention.norms", "muted", "massive_cosine", "sparsity"),

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from maprobe.cases import Probe
 from maprobe.selftest.pairs import Pair
 from maprobe.verdicts import Finding, Status, Verdict
 
-__all__ = ["Showing", "show", "unseen"]
+__all__ = ["Showing", "expects", "show", "silent", "unseen"]
 
 _ANSWERED = (Status.PASSED, Status.FAILED, Status.ABSENT)
 
@@ -65,24 +65,42 @@ def show(probe: Probe, pair: Pair, planted: Verdict, twin: Verdict) -> Showing:
     It is shown where it passes on one model, and on the other fails (or finds its object absent, if the pair says that
     this is enough). Which of the two it passes on does not matter: a claim of absence holds on the twin.
     """
-    if probe.expect is None and not probe.bands:
-        shown, verdict, reason = None, "not asked", "it expects nothing, so that it cannot fail"
-    else:
-        shown, verdict, reason = _outcome(pair, planted, twin)
+    shown, verdict, reason = _outcome(pair, planted, twin)
+    return replace(
+        _unasked(probe, pair, reason),
+        planted=_told(planted),
+        on_twin=_told(twin),
+        shown=shown,
+        verdict=verdict,
+        clauses=_clauses(planted, twin) if shown else {},
+    )
+
+
+def expects(probe: Probe) -> bool:
+    """Whether a probe expects anything, as written or where it is overridden, so that it can fail."""
+    versions = (probe, *(override.probe for override in probe.overrides))
+    return any(version.expect is not None or version.bands for version in versions)
+
+
+def silent(probe: Probe, pair: Pair) -> Showing:
+    """Return what is said of a probe that expects nothing."""
+    return _unasked(probe, pair, "it expects nothing, so that it cannot fail")
+
+
+def _unasked(probe: Probe, pair: Pair, reason: str) -> Showing:
     return Showing(
         file=probe.mark.file,
         line=probe.mark.line,
         suite=probe.suite,
         probe=probe.id,
         claim=probe.claim,
-        planted=_told(planted),
+        planted="",
         twin=pair.twin.name,
         told=pair.twin.told,
-        on_twin=_told(twin),
-        shown=shown,
-        verdict=verdict,
+        on_twin="",
+        shown=None,
+        verdict="not asked",
         reason=reason,
-        clauses=_clauses(planted, twin) if shown else {},
     )
 
 

@@ -24,6 +24,8 @@ NOTHING = f"  - {{id: nothing, claim: Nothing is massive., {MAGNITUDE}, expect: 
 
 # Its measurement is absent where it finds nothing, so that it is skipped there.
 NEVER_FAILS = {"super-weights"}
+# Probes with a clause that no twin makes fail: that one's only, and the control arm of a window.
+PARTLY_SEEN = {*NEVER_FAILS, "window-needs-first-tokens"}
 
 
 @pytest.fixture
@@ -47,16 +49,16 @@ def test_every_shipped_probe_holds_on_the_planted_model_and_fails_on_each_of_its
     result.assert_outcomes(passed=len(expected) - len(silent), skipped=len(silent))
     rows = [re.split(r" {2,}", line.strip()) for line in result.outlines]
     found = [row for row in rows if len(row) == 5 and row[2] in TWINS]
-    assert expected == sorted((row[0], row[2]) for row in found)
+    unasked = [row for row in rows if len(row) == 3 and "not asked" == row[2]]
+    assert expected == sorted([(row[0], row[2]) for row in found] + [(row[0], row[1]) for row in unasked])
+    assert sorted(silent) == sorted(row[0] for row in unasked)
     for probe, planted, _, twin, verdict in found:
         assert planted.startswith("passed: ")
-        if probe in silent:
-            assert "not asked" == verdict
-        elif probe in NEVER_FAILS:
+        if probe in NEVER_FAILS:
             assert (True, "holds, is absent") == (twin.startswith("absent: "), verdict)
         else:
             assert (True, "holds, fails") == (bool(re.match(r"failed( \(warn\))?: ", twin)), verdict)
-    assert NEVER_FAILS == {line.partition(":")[0] for line in result.outlines if "does this clause fail" in line}
+    assert PARTLY_SEEN == {line.partition(":")[0] for line in result.outlines if "does this clause fail" in line}
     asked = len(probes) - len(silent)
     assert f"{asked} of {asked} probes hold on one model and not on the other." in printed(result)
 

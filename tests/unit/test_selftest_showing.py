@@ -17,7 +17,7 @@ from maprobe.reading.parsing import parse_file
 from maprobe.selftest.design import FACTS, TWINS
 from maprobe.selftest.language import text
 from maprobe.selftest.pairs import RULES, asked, pairs_of
-from maprobe.selftest.showing import Showing, show, unseen
+from maprobe.selftest.showing import Showing, expects, show, silent, unseen
 from maprobe.selftest.surroundings import card_text, lessons_of, placed, with_stand_ins
 from maprobe.sites import LayerRange
 from maprobe.verdicts import Finding, Status, Verdict
@@ -125,7 +125,9 @@ class TestShowing:
         assert bool(found.reason) == (expected is not True)
 
     def test_a_probe_that_expects_nothing_is_not_asked(self) -> None:
-        assert shown(Status.PASSED, Status.PASSED, expect=None).shown is None
+        assert [False, True] == [expects(probe(expect=given)) for given in (None, HELD)]
+        found = silent(probe(), pairs_of(probe())[0])
+        assert (None, "not asked", "") == (found.shown, found.verdict, found.planted)
 
     def test_to_be_absent_is_not_enough_where_the_pair_does_not_say_so(self) -> None:
         found = shown(Status.PASSED, Status.ABSENT, expect=expect(clause("dims", "lte", 10)), measure=MAGNITUDE)
