@@ -22,9 +22,11 @@ from maprobe.selftest.pairs import Member, Pair, pairs_of
 from maprobe.selftest.showing import Showing, expects, show, silent, unseen
 from maprobe.selftest.surroundings import card_text, lessons_of, placed, with_stand_ins
 from maprobe.session import SESSION
+from maprobe.trends import Stage, judge_trend
 
 if TYPE_CHECKING:
     from maprobe.running.engine import Engine
+    from maprobe.verdicts import Verdict
 
 __all__ = ["SelftestFile", "SelftestItem", "SelftestListener", "check_alone"]
 
@@ -136,8 +138,27 @@ class SelftestListener:
             self._folder = tempfile.TemporaryDirectory(prefix="maprobe-selftest-")
             items = [other for other in item.session.items if isinstance(other, SelftestItem)]
             self._engines = self._made([other for other in items if expects(other.probe) and not other.probe.skip])
-        planted, twin = (engine.verdict(case) for engine, case in zip(self._engines, self._cases(item), strict=True))
+        planted, twin = (
+            self._verdict(item, member, engine) for member, engine in zip(_members(item), self._engines, strict=True)
+        )
         return show(item.probe, item.pair, planted, twin)
+
+    def _verdict(self, item: SelftestItem, member: Member, engine: Engine) -> Verdict:
+        verdicts = [engine.verdict(case) for case in self._cases(item, member)]
+        if not member.stages:
+            return verdicts[0]
+        stages = [
+            Stage(
+                label=model.name,
+                name=f"step {step}",
+                step=step,
+                planned=engine.planned(case.id),
+                verdict=verdict,
+            )
+            for (step, model), case, verdict in zip(member.stages, self._cases(item, member), verdicts, strict=True)
+        ]
+        case = self._case(item, member.name, tuple(model.name for model in member.models))
+        return judge_trend(case, stages, engine.registry, engine.options.today)
 
     def _made(self, items: Sequence[SelftestItem]) -> tuple[Engine, Engine]:
         """Return an engine for the planted models and one for the twins, so that a model of each stays in memory."""
@@ -146,37 +167,33 @@ class SelftestListener:
         probes = [item.probe for item in items]
         registry = with_stand_ins(self.config.stash[SESSION].registry, probes)
         lessons = lessons_of(probes)
-        self._card.write_text(card_text({item.pair.planted.name for item in items}), encoding="utf-8")
+        self._card.write_text(card_text(["planted"]), encoding="utf-8")
         options = EngineOptions(batch=max(_BATCH, self.config.getoption("maprobe_batch")))
         engines = []
         for side in range(2):
-            members = {self._members(item)[side].name: self._members(item)[side] for item in items}
-            sources = {name: partial(member.open, lessons) for name, member in members.items()}
+            models = {model.name: model for item in items for model in _members(item)[side].models}
+            sources = {name: partial(model.open, lessons) for name, model in models.items() if model.open}
             engines.append(Engine(registry, sources, Silent(), options))
-            engines[-1].plan([self._cases(item)[side] for item in items])
+            cases = [case for item in items for case in self._cases(item, _members(item)[side])]
+            engines[-1].plan(list({case.id: case for case in cases}.values()))
         # Each twin is let go of in its turn. Looking through all of torch every time would take a third of the session.
         self._froze = not gc.get_freeze_count()
         if self._froze:
             gc.freeze()
         return engines[0], engines[1]
 
-    @staticmethod
-    def _members(item: SelftestItem) -> tuple[Member, Member]:
-        return item.pair.planted, item.pair.twin
-
     @property
     def _card(self) -> Path:
         assert self._folder is not None, "made before the first probe"
         return Path(self._folder.name) / "planted.md"
 
-    def _cases(self, item: SelftestItem) -> tuple[Case, Case]:
+    def _cases(self, item: SelftestItem, member: Member) -> list[Case]:
+        return [self._case(item, model.name) for model in member.models]
+
+    def _case(self, item: SelftestItem, name: str, members: tuple[str, ...] = ()) -> Case:
         probe = placed(item.probe, self._card)
         file = item.nodeid.partition("::")[0]
-        planted, twin = (
-            Case(id=f"{file}::{probe.id}[{name}]", probe=probe, checkpoint=name)
-            for name in (item.pair.planted.name, item.pair.twin.name)
-        )
-        return planted, twin
+        return Case(id=f"{file}::{probe.id}[{name}]", probe=probe, checkpoint=name, members=members)
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(
@@ -233,6 +250,10 @@ class SelftestListener:
         terminalreporter.write_line(
             f"{len(probes - without)} of {len(probes)} probes hold on one model and not on the other."
         )
+
+
+def _members(item: SelftestItem) -> tuple[Member, Member]:
+    return item.pair.planted, item.pair.twin
 
 
 def _row(showing: Showing) -> tuple[str, ...]:

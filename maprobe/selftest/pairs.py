@@ -13,29 +13,37 @@ from maprobe.selftest.design import PLANTED, TWINS, Design
 from maprobe.sites import LayerRange
 
 if TYPE_CHECKING:
-    from maprobe.cases import Probe
+    from maprobe.cases import Probe, Trend
     from maprobe.running.subjects import Source
 
-__all__ = ["RULES", "Lessons", "Member", "Pair", "Rule", "asked", "pairs_of"]
+__all__ = ["RULES", "TRENDS", "Lessons", "Member", "Pair", "Rule", "asked", "pairs_of"]
 
 Lessons = Mapping[str, float]
 
 _DEFAULT = "unplanted"
+_STEPS = (0, 1000, 2000, 4000)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Member:
-    """One model of a pair.
+    """One model of a pair, or a series of models.
 
     Attributes:
         name: its label.
         told: what it is, in a few words.
-        open: makes it; takes what the questions of the session teach (:mod:`maprobe.selftest.lessons`).
+        open: makes the model; takes what the questions of the session teach. None for a series.
+        stages: the models of a series, each with its number of steps; empty for a single one.
     """
 
     name: str
     told: str
-    open: Callable[[Lessons], Source] = field(repr=False, compare=False)
+    open: Callable[[Lessons], Source] | None = field(default=None, repr=False, compare=False)
+    stages: tuple[tuple[int, Member], ...] = ()
+
+    @property
+    def models(self) -> tuple[Member, ...]:
+        """The models to be made: those of the series, or itself."""
+        return tuple(model for _, model in self.stages) or (self,)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,11 +101,13 @@ def asked(probe: Probe) -> Iterator[str]:
 def pairs_of(probe: Probe) -> tuple[Pair, ...]:
     """Return the pairs for a probe, at least one and each once.
 
-    Where no rule fits, it is the planted model and the one without its planted weight: any probe of something massive
-    should tell these two apart.
+    A trend is put to series of models. Where no rule fits, the pair is the planted model and the one without its
+    planted weight: any probe of something massive should tell these two apart.
     """
-    fitting = dict.fromkeys(rule.pair for rule in RULES if rule.fits(probe))
-    return tuple(fitting) or (_llamas(_DEFAULT),)
+    alone = probe.expect is not None or probe.bands
+    fitting = dict.fromkeys(rule.pair for rule in RULES if alone and rule.fits(probe))
+    trends = dict.fromkeys(pair for asks, pair in TRENDS if probe.trend and asks(probe.trend))
+    return (*fitting, *trends) or (_llamas(_DEFAULT),)
 
 
 def _llama(name: str, told: str, design: Design) -> Member:
@@ -117,6 +127,18 @@ def _llamas(twin: str) -> Pair:
     member = _llama(twin, f"the planted model {made.lacks}", made.design)
     # Where nothing is massive at all, many a question has no object.
     return Pair(planted=_PLANTED, twin=member, absent=twin == _DEFAULT)
+
+
+def _series(twin: str, told: str, *models: str) -> Pair:
+    """Return a pair of series: a training in which the massive activation emerges and stays, and another one."""
+
+    def series(name: str, told: str, names: tuple[str, ...]) -> Member:
+        members = tuple(_PLANTED if each == _PLANTED.name else _llamas(each).twin for each in names)
+        return Member(name=name, told=told, stages=tuple(zip(_STEPS, members, strict=True)))
+
+    risen = ("unplanted", "unplanted", "planted", "planted")
+    emerging = series("emerging", "four checkpoints, unplanted up to step 1000 and planted from step 2000 on", risen)
+    return Pair(planted=emerging, twin=series(twin, told, models))
 
 
 def _rule(
@@ -182,4 +204,24 @@ RULES: tuple[Rule, ...] = (
     _rule("published", "late", "first_layer_offset"),
     _rule("published", "short-lived", "last_layer_offset"),
     _rule("published", "doubled", "top_ratio"),
+)
+
+# What is asked of a trend, and the pair of series for it.
+TRENDS: tuple[tuple[Callable[[Trend], bool], Pair], ...] = (
+    (
+        lambda trend: trend.emerges_by is not None,
+        _series("never-emerging", "four checkpoints, all unplanted", *["unplanted"] * 4),
+    ),
+    (
+        lambda trend: trend.emerges_after is not None,
+        _series("from-the-start", "four checkpoints, all planted", *["planted"] * 4),
+    ),
+    (
+        lambda trend: trend.stays or trend.monotone is not None,
+        _series(
+            "lost-again",
+            "four checkpoints, planted at step 2000 alone",
+            *("unplanted", "unplanted", "planted", "unplanted"),
+        ),
+    ),
 )

@@ -79,7 +79,7 @@ def show(probe: Probe, pair: Pair, planted: Verdict, twin: Verdict) -> Showing:
 def expects(probe: Probe) -> bool:
     """Whether a probe expects anything, as written or where it is overridden, so that it can fail."""
     versions = (probe, *(override.probe for override in probe.overrides))
-    return any(version.expect is not None or version.bands for version in versions)
+    return any(version.expect is not None or version.bands or version.trend for version in versions)
 
 
 def silent(probe: Probe, pair: Pair) -> Showing:

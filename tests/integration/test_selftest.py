@@ -13,8 +13,10 @@ from maprobe.builtin import builtin_registry
 from maprobe.reading.folders import probe_files
 from maprobe.reading.parsing import parse_file
 from maprobe.selftest.design import TWINS
-from maprobe.selftest.pairs import pairs_of
+from maprobe.selftest.pairs import TRENDS, pairs_of
+from maprobe.selftest.showing import expects
 
+SERIES = {pair.twin.name for _, pair in TRENDS}
 PROBES = Path(__file__).parents[2] / "probes"
 MAGNITUDE = "measure: {kind: magnitude}"
 ALWAYS = f"  - {{id: always, claim: It is always so., {MAGNITUDE}, expect: {{layers_hit: {{gte: 0}}}}}}\n"
@@ -45,10 +47,10 @@ def test_every_shipped_probe_holds_on_the_planted_model_and_fails_on_each_of_its
     monkeypatch.setenv("COLUMNS", "400")  # so that no row is wrapped
     result = inner.run("--maprobe-selftest", PROBES)
     assert pytest.ExitCode.OK == result.ret
-    silent = [probe.id for probe in probes if probe.expect is None and not probe.bands]
+    silent = [probe.id for probe in probes if not expects(probe)]
     result.assert_outcomes(passed=len(expected) - len(silent), skipped=len(silent))
     rows = [re.split(r" {2,}", line.strip()) for line in result.outlines]
-    found = [row for row in rows if len(row) == 5 and row[2] in TWINS]
+    found = [row for row in rows if len(row) == 5 and row[2] in {*TWINS, *SERIES}]
     unasked = [row for row in rows if len(row) == 3 and "not asked" == row[2]]
     assert expected == sorted([(row[0], row[2]) for row in found] + [(row[0], row[1]) for row in unasked])
     assert sorted(silent) == sorted(row[0] for row in unasked)

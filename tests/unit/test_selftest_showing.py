@@ -10,7 +10,7 @@ import pytest
 from probes_by_hand import MAGNITUDE, MARK, ZERO, clause, expect, probe
 
 from maprobe.builtin import builtin_registry
-from maprobe.cases import InputsRequest, MeasureRequest, Probe, SeverityBand, Waiver
+from maprobe.cases import InputsRequest, MeasureRequest, Probe, SeverityBand, StepBound, Trend, Waiver
 from maprobe.reading.cards import read_card
 from maprobe.reading.folders import probe_files
 from maprobe.reading.parsing import parse_file
@@ -39,7 +39,10 @@ def magnitude(*quantities: str, **values: Any) -> list[str]:
 class TestPairs:
     @pytest.mark.parametrize("shipped", SHIPPED, ids=lambda probe: probe.id)
     def test_every_shipped_probe_that_expects_something_has_a_rule(self, shipped: Probe) -> None:
-        assert any(rule.fits(shipped) for rule in RULES) == bool(list(asked(shipped)))
+        if list(asked(shipped)):
+            assert any(rule.fits(shipped) for rule in RULES)
+        elif shipped.trend:
+            assert all(pair.twin.stages for pair in pairs_of(shipped))
 
     def test_every_twin_is_one_of_a_rule(self) -> None:
         assert {*TWINS} == {rule.pair.twin.name for rule in RULES}
@@ -82,6 +85,21 @@ class TestPairs:
         alike = InputsRequest(bos="require")
         assert ["now-and-then"] == magnitude("sequence_share")
         assert ["unplanted"] == magnitude("sequence_share", inputs=alike)
+
+    def test_each_part_of_a_trend_has_a_series_of_its_own(self) -> None:
+        trend = Trend(of=HELD, emerges_by=StepBound(share=0.5), emerges_after=StepBound(step=0), stays=True)
+        pairs = pairs_of(probe(trend=trend))
+        assert ["never-emerging", "from-the-start", "lost-again"] == [pair.twin.name for pair in pairs]
+        assert {(0, 1000, 2000, 4000)} == {
+            tuple(step for step, _ in member.stages) for pair in pairs for member in (pair.planted, pair.twin)
+        }
+        assert {"planted", "unplanted"} == {
+            model.name for pair in pairs for member in (pair.planted, pair.twin) for model in member.models
+        }
+
+    def test_a_probe_with_a_trend_beside_what_it_expects_has_both(self) -> None:
+        trend = Trend(of=HELD, stays=True)
+        assert ["unplanted", "lost-again"] == magnitude("top", trend=trend)
 
     def test_bands_ask_too(self) -> None:
         banded = probe(bands=(SeverityBand(level="warn", condition=expect(clause("range_share", "gt", 0.5))),))
