@@ -14,8 +14,8 @@ from maprobe.reading.parsing import parse_text
 SLUG = "lower-case letters, digits and dashes, such as massive-activations"
 TOP = "version, suite, cite, defaults, probes"
 PROBE = (
-    "id, claim, cite, inputs, measure, intervene, control, expect, severity, overrides, when, xfail, skip, marks, tags, "
-    "parametrize"
+    "id, claim, cite, inputs, measure, intervene, control, expect, trend, severity, overrides, when, xfail, skip, "
+    "marks, tags, parametrize"
 )
 OPERATORS = "gt, gte, lt, lte, eq, approx, between, in"
 FACTS = (

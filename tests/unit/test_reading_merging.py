@@ -152,7 +152,7 @@ def test_the_faults_of_an_override_are_told_once_and_those_of_the_probe_are_not_
         "10:9: probes[0].overrides[2]: `when` and `because` are missing",
         (
             "11:9: probes[0].overrides[3]: 3 is not allowed; allowed: a mapping with when, because, cite, inputs, measure, "
-            "intervene, control, expect, severity, xfail"
+            "intervene, control, expect, trend, severity, xfail"
         ),
     ] == probe_faults(text)
 
