@@ -14,7 +14,7 @@ from inner_sessions import EXISTS, PERPLEXITY, Inner, told
 from maprobe.training import pretrain
 
 TEXT = "\n".join(f"The {n * 7919 % 1000}th quick brown fox jumps over the lazy dog {n} times ." for n in range(400))
-TINY = ("--layers=3", "--heads=2", "--width=16", "--block=32", "--vocabulary=300", "--device=cpu")
+TINY = ("--layers=3", "--heads=2", "--width=16", "--block=32", "--batch=2", "--vocabulary=300", "--device=cpu")
 SHARE = (
     "  - {id: share, claim: The bias has a share., measure: {kind: attention.concentration}, "
     "expect: {every: layers, bias_share: {gt: 0.01}}}\n"
