@@ -24,7 +24,7 @@ _MOST = 20_000  # tokens that can be learned
 
 
 def with_stand_ins(registry: Registry, probes: Iterable[Probe]) -> Registry:
-    """Return the registry with every corpus standing for a text that the planted models can predict.
+    """Return the registry with every corpus of texts standing for a text that the planted models can predict.
 
     Nothing is fetched, and the numbers are the same wherever and with whichever release of Python they are taken. The
     text is as long as the probes need it to be.
@@ -42,8 +42,11 @@ def with_stand_ins(registry: Registry, probes: Iterable[Probe]) -> Registry:
         for name, recipe in shelf.items():
             standing.add((recipe,), plugin=shelf.plugin(name))
     for name, corpus in registry.corpora.items():
-        lengths = [_needed(corpus, request) for request in inputs if request.value == (name,)]
-        standing.add((_stand_in(corpus, max(lengths, default=1)),), plugin=registry.corpora.plugin(name))
+        if corpus.modality == "text":
+            asking = [request for request in inputs if request.source == "default" or request.value == (name,)]
+            length = max((_needed(corpus, request) for request in asking), default=1)
+            corpus = _stand_in(corpus, length)  # noqa: PLW2901
+        standing.add((corpus,), plugin=registry.corpora.plugin(name))
     return standing
 
 
