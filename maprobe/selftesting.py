@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import importlib.util
 import os
 import tempfile
 from collections.abc import Generator, Iterator, Mapping, Sequence
@@ -18,8 +19,8 @@ from maprobe.errors import MaprobeError
 from maprobe.progress import Silent
 from maprobe.reading.parsing import parse_file
 from maprobe.reporting.grids import Grid, draw, titled
-from maprobe.selftest.pairs import Member, Pair, pairs_of
-from maprobe.selftest.showing import Showing, expects, show, silent, unseen
+from maprobe.selftest.pairs import Member, Pair, of_images, pairs_of
+from maprobe.selftest.showing import Showing, expects, show, unasked, unseen
 from maprobe.selftest.surroundings import card_text, lessons_of, placed, with_stand_ins
 from maprobe.session import SESSION
 from maprobe.trends import Stage, judge_trend
@@ -132,12 +133,13 @@ class SelftestListener:
 
     def show(self, item: SelftestItem) -> Showing:
         """Put a probe to its two models; all selected probes are planned before the first of them."""
-        if not expects(item.probe):
-            return silent(item.probe, item.pair)
+        reason = _unasked(item.probe)
+        if reason:
+            return unasked(item.probe, item.pair, reason)
         if self._engines is None:
             self._folder = tempfile.TemporaryDirectory(prefix="maprobe-selftest-")
             items = [other for other in item.session.items if isinstance(other, SelftestItem)]
-            self._engines = self._made([other for other in items if expects(other.probe) and not other.probe.skip])
+            self._engines = self._made([other for other in items if not _unasked(other.probe) and not other.probe.skip])
         planted, twin = (
             self._verdict(item, member, engine) for member, engine in zip(_members(item), self._engines, strict=True)
         )
@@ -250,6 +252,15 @@ class SelftestListener:
         terminalreporter.write_line(
             f"{len(probes - without)} of {len(probes)} probes hold on one model and not on the other."
         )
+
+
+def _unasked(probe: Probe) -> str:
+    """Return why a probe need not be put to any model; empty where it has to be."""
+    if not expects(probe):
+        return "it expects nothing, so that it cannot fail"
+    if of_images(probe) and importlib.util.find_spec("PIL") is None:
+        return "images need Pillow; install it with `pip install 'maprobe[vision]'`"
+    return ""
 
 
 def _members(item: SelftestItem) -> tuple[Member, Member]:

@@ -9,16 +9,22 @@ from maprobe.running.subjects import HeldSource
 from maprobe.selftest.language import WORDS
 from maprobe.selftest.llama import make_llama
 from maprobe.selftest.tokenizer import make_tokenizer
+from maprobe.selftest.vision import VisionDesign, make_vision
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from maprobe.selftest.design import Design
 
-__all__ = ["open_llama"]
+__all__ = ["open_llama", "open_vision"]
 
 
 def open_llama(label: str, design: Design, lessons: Mapping[str, float]) -> HeldSource:
     """Make a Llama of that design, and a tokenizer that has its words and those of the lessons."""
     tokenizer = make_tokenizer((*(f"Ġ{word}" for word in WORDS), *lessons))
     return HeldSource(loaded=held(make_llama(design, tokenizer, lessons), tokenizer, label))
+
+
+def open_vision(label: str, **design: object) -> HeldSource:
+    """Make a DINOv2 of that design; its images are processed as is usual."""
+    return HeldSource(loaded=held(make_vision(VisionDesign(**design)), None, label))  # type: ignore[arg-type]

@@ -16,11 +16,26 @@ if TYPE_CHECKING:
     from maprobe.cases import Probe, Trend
     from maprobe.running.subjects import Source
 
-__all__ = ["RULES", "TRENDS", "Lessons", "Member", "Pair", "Rule", "asked", "pairs_of"]
+__all__ = ["RULES", "TRENDS", "Lessons", "Member", "Pair", "Rule", "asked", "of_images", "pairs_of"]
 
 Lessons = Mapping[str, float]
 
 _DEFAULT = "unplanted"
+
+# Measurements of images only.
+_IMAGES = frozenset({"massive.image_tokens", "registers", "features", "classification"})
+
+_WITHOUT_REGISTERS: Mapping[str, tuple[str, dict[str, object]]] = {
+    "images-unplanted": ("whose one planted weight has an ordinary size", {"value": 0.5}),
+    "images-many-dims": ("in which twelve dims are massive", {"dims": 12}),
+    "images-at-places": ("in which the class token and one place carry them", {"carriers": "places"}),
+    "images-harmless": ("in which nothing depends on them", {"noise": 0.0}),
+    "images-fickle": ("in which dark patches have larger ones of the other sign", {"fickle": True}),
+}
+_WITH_REGISTERS: Mapping[str, tuple[str, dict[str, object]]] = {
+    "register-idle": ("in which bright patches carry them", {"carriers": "patches"}),
+    "register-wavering": ("in which a register hands on what it has read of the image", {"wavering": True}),
+}
 _STEPS = (0, 1000, 2000, 4000)
 
 
@@ -72,6 +87,7 @@ class Rule:
         quantities: quantities of which the probe expects at least one; empty for any.
         edit: how the intervention begins, as target and what it sets; empty for any, and for probes without one.
         where: any further condition.
+        images: whether it is for probes of images, and not of texts.
     """
 
     kinds: frozenset[str]
@@ -79,6 +95,7 @@ class Rule:
     quantities: frozenset[str] = frozenset()
     edit: str = ""
     where: Callable[[Probe], bool] = lambda probe: True  # noqa: ARG005
+    images: bool = False
 
     def fits(self, probe: Probe) -> bool:
         """Whether the pair is for this probe."""
@@ -87,8 +104,14 @@ class Rule:
             probe.measure.kind in self.kinds
             and (not self.quantities or not self.quantities.isdisjoint(asked(probe)))
             and edit.startswith(self.edit)
+            and self.images == of_images(probe)
             and self.where(probe)
         )
+
+
+def of_images(probe: Probe) -> bool:
+    """Whether a probe is put to models of images."""
+    return probe.inputs.source == "images" or probe.inputs.value == ("test-images",) or probe.measure.kind in _IMAGES
 
 
 def asked(probe: Probe) -> Iterator[str]:
@@ -107,7 +130,7 @@ def pairs_of(probe: Probe) -> tuple[Pair, ...]:
     alone = probe.expect is not None or probe.bands
     fitting = dict.fromkeys(rule.pair for rule in RULES if alone and rule.fits(probe))
     trends = dict.fromkeys(pair for asks, pair in TRENDS if probe.trend and asks(probe.trend))
-    return (*fitting, *trends) or (_llamas(_DEFAULT),)
+    return (*fitting, *trends) or (_patches("images-unplanted") if of_images(probe) else _llamas(_DEFAULT),)
 
 
 def _llama(name: str, told: str, design: Design) -> Member:
@@ -139,6 +162,31 @@ def _series(twin: str, told: str, *models: str) -> Pair:
     risen = ("unplanted", "unplanted", "planted", "planted")
     emerging = series("emerging", "four checkpoints, unplanted up to step 1000 and planted from step 2000 on", risen)
     return Pair(planted=emerging, twin=series(twin, told, models))
+
+
+def _vision(name: str, told: str, **design: object) -> Member:
+    def open_vision(lessons: Lessons) -> Source:
+        del lessons
+        from maprobe.selftest.opening import open_vision
+
+        return open_vision(name, **design)
+
+    return Member(name=name, told=told, open=open_vision)
+
+
+def _patches(twin: str) -> Pair:
+    """Return a pair of models of images without registers."""
+    lacks, design = _WITHOUT_REGISTERS[twin]
+    planted = _vision("patches", "a DINOv2 of six blocks with massive activations at bright patches")
+    return Pair(planted=planted, twin=_vision(twin, f"the same {lacks}", **design), absent=twin == "images-unplanted")
+
+
+def _registers(twin: str) -> Pair:
+    """Return a pair of models of images with registers."""
+    lacks, design = _WITH_REGISTERS[twin]
+    own = {"registers": True, "carriers": "register"}
+    planted = _vision("registers", "a DINOv2 of six blocks with a massive activation at a register", **own)
+    return Pair(planted=planted, twin=_vision(twin, f"the same {lacks}", **{**own, **design}))
 
 
 def _rule(
@@ -204,6 +252,19 @@ RULES: tuple[Rule, ...] = (
     _rule("published", "late", "first_layer_offset"),
     _rule("published", "short-lived", "last_layer_offset"),
     _rule("published", "doubled", "top_ratio"),
+)
+
+RULES += tuple(
+    Rule(kinds=frozenset(kinds.split()), quantities=frozenset(quantities), edit=edit, pair=pair, images=True)
+    for kinds, quantities, edit, pair in (
+        ("magnitude token.norms", (), "", _patches("images-unplanted")),
+        ("massive.image_tokens", ("dims",), "", _patches("images-many-dims")),
+        ("massive.image_tokens", ("patch", "wandering", "class"), "", _patches("images-at-places")),
+        ("massive.image_tokens", ("register",), "", _registers("register-idle")),
+        ("features", (), "massive zero", _patches("images-harmless")),
+        ("features", (), "massive mean", _patches("images-fickle")),
+        ("features", (), "registers", _registers("register-wavering")),
+    )
 )
 
 # What is asked of a trend, and the pair of series for it.

@@ -10,7 +10,7 @@ from maprobe.cases import Probe
 from maprobe.selftest.pairs import Pair
 from maprobe.verdicts import Finding, Status, Verdict
 
-__all__ = ["Showing", "expects", "show", "silent", "unseen"]
+__all__ = ["Showing", "expects", "show", "unasked", "unseen"]
 
 _ANSWERED = (Status.PASSED, Status.FAILED, Status.ABSENT)
 
@@ -67,7 +67,7 @@ def show(probe: Probe, pair: Pair, planted: Verdict, twin: Verdict) -> Showing:
     """
     shown, verdict, reason = _outcome(pair, planted, twin)
     return replace(
-        _unasked(probe, pair, reason),
+        unasked(probe, pair, reason),
         planted=_told(planted),
         on_twin=_told(twin),
         shown=shown,
@@ -82,12 +82,8 @@ def expects(probe: Probe) -> bool:
     return any(version.expect is not None or version.bands or version.trend for version in versions)
 
 
-def silent(probe: Probe, pair: Pair) -> Showing:
-    """Return what is said of a probe that expects nothing."""
-    return _unasked(probe, pair, "it expects nothing, so that it cannot fail")
-
-
-def _unasked(probe: Probe, pair: Pair, reason: str) -> Showing:
+def unasked(probe: Probe, pair: Pair, reason: str) -> Showing:
+    """Return what is said of a probe that was put to no model."""
     return Showing(
         file=probe.mark.file,
         line=probe.mark.line,

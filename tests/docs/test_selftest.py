@@ -10,6 +10,7 @@ from pages import columns, page
 from maprobe.selftest import llama, showing
 from maprobe.selftest.design import BLOCKS, MASSIVE, TWINS, VALUE
 from maprobe.selftest.language import WORDS
+from maprobe.selftest.pairs import RULES
 
 PAGE = page("selftest.md")
 
@@ -17,6 +18,13 @@ PAGE = page("selftest.md")
 def test_the_twins_are_those_of_the_code() -> None:
     told = columns(PAGE.section("Its twins", 2).table(), 0, 1)
     assert [(f"`{twin.name}`", twin.lacks) for twin in TWINS.values()] == told
+
+
+def test_the_twins_of_images_are_those_of_the_code() -> None:
+    told = columns(PAGE.section("Models of images", 2).table(), 0, 1)
+    members = dict.fromkeys(rule.pair.twin for rule in RULES if rule.images)
+    written = [(f"`{member.name}`", member.told.removeprefix("the same ")) for member in members]
+    assert sorted(written) == sorted(told)
 
 
 def test_the_outcomes_are_those_of_the_code() -> None:

@@ -12,11 +12,10 @@ from inner_sessions import HEAD, Inner, printed, told
 from maprobe.builtin import builtin_registry
 from maprobe.reading.folders import probe_files
 from maprobe.reading.parsing import parse_file
-from maprobe.selftest.design import TWINS
-from maprobe.selftest.pairs import TRENDS, pairs_of
+from maprobe.selftest.pairs import RULES, TRENDS, pairs_of
 from maprobe.selftest.showing import expects
 
-SERIES = {pair.twin.name for _, pair in TRENDS}
+NAMES = {pair.twin.name for pair in (*(rule.pair for rule in RULES), *(pair for _, pair in TRENDS))}
 PROBES = Path(__file__).parents[2] / "probes"
 MAGNITUDE = "measure: {kind: magnitude}"
 ALWAYS = f"  - {{id: always, claim: It is always so., {MAGNITUDE}, expect: {{layers_hit: {{gte: 0}}}}}}\n"
@@ -26,8 +25,8 @@ NOTHING = f"  - {{id: nothing, claim: Nothing is massive., {MAGNITUDE}, expect: 
 
 # Its measurement is absent where it finds nothing, so that it is skipped there.
 NEVER_FAILS = {"super-weights"}
-# Probes with a clause that no twin makes fail: that one's only, and the control arm of a window.
-PARTLY_SEEN = {*NEVER_FAILS, "window-needs-first-tokens"}
+# Probes with a clause that no twin makes fail: that one's only, and two control arms.
+PARTLY_SEEN = {*NEVER_FAILS, "window-needs-first-tokens", "images-zeroing"}
 
 
 @pytest.fixture
@@ -50,7 +49,7 @@ def test_every_shipped_probe_holds_on_the_planted_model_and_fails_on_each_of_its
     silent = [probe.id for probe in probes if not expects(probe)]
     result.assert_outcomes(passed=len(expected) - len(silent), skipped=len(silent))
     rows = [re.split(r" {2,}", line.strip()) for line in result.outlines]
-    found = [row for row in rows if len(row) == 5 and row[2] in {*TWINS, *SERIES}]
+    found = [row for row in rows if len(row) == 5 and row[2] in NAMES]
     unasked = [row for row in rows if len(row) == 3 and "not asked" == row[2]]
     assert expected == sorted([(row[0], row[2]) for row in found] + [(row[0], row[1]) for row in unasked])
     assert sorted(silent) == sorted(row[0] for row in unasked)

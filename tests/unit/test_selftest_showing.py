@@ -17,7 +17,7 @@ from maprobe.reading.parsing import parse_file
 from maprobe.selftest.design import FACTS, TWINS
 from maprobe.selftest.language import text
 from maprobe.selftest.pairs import RULES, asked, pairs_of
-from maprobe.selftest.showing import Showing, expects, show, silent, unseen
+from maprobe.selftest.showing import Showing, expects, show, unasked, unseen
 from maprobe.selftest.surroundings import card_text, lessons_of, placed, with_stand_ins
 from maprobe.sites import LayerRange
 from maprobe.verdicts import Finding, Status, Verdict
@@ -45,7 +45,7 @@ class TestPairs:
             assert all(pair.twin.stages for pair in pairs_of(shipped))
 
     def test_every_twin_is_one_of_a_rule(self) -> None:
-        assert {*TWINS} == {rule.pair.twin.name for rule in RULES}
+        assert {*TWINS} == {rule.pair.twin.name for rule in RULES if not rule.images}
 
     def test_a_name_stands_for_one_model(self) -> None:
         members = {member for rule in RULES for member in (rule.pair.planted, rule.pair.twin)}
@@ -75,6 +75,11 @@ class TestPairs:
         embedding = MeasureRequest(kind="magnitude", site="block.out", layers=LayerRange(0, 0))
         assert ["embedded"] == magnitude("layers_hit", measure=embedding)
         assert ["unplanted"] == magnitude("layers_hit")
+
+    def test_probes_of_images_have_models_of_images(self) -> None:
+        pictures = InputsRequest(source="images", value=("photographs",))
+        assert ["images-unplanted"] == magnitude("top", inputs=pictures)
+        assert ["images-unplanted"] == twins(expect=HELD, inputs=pictures, measure=MeasureRequest(kind="x", site="y"))
 
     def test_an_edit_and_its_control_arm_have_a_twin_each(self) -> None:
         measure = MeasureRequest(kind="perplexity", site="logits")
@@ -144,8 +149,8 @@ class TestShowing:
 
     def test_a_probe_that_expects_nothing_is_not_asked(self) -> None:
         assert [False, True] == [expects(probe(expect=given)) for given in (None, HELD)]
-        found = silent(probe(), pairs_of(probe())[0])
-        assert (None, "not asked", "") == (found.shown, found.verdict, found.planted)
+        found = unasked(probe(), pairs_of(probe())[0], "so")
+        assert (None, "not asked", "", "so") == (found.shown, found.verdict, found.planted, found.reason)
 
     def test_to_be_absent_is_not_enough_where_the_pair_does_not_say_so(self) -> None:
         found = shown(Status.PASSED, Status.ABSENT, expect=expect(clause("dims", "lte", 10)), measure=MAGNITUDE)
