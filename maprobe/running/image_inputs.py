@@ -180,7 +180,8 @@ def prepare_images(
         description=f"{count} of {_lengths(layouts)} of {name} ({reader.described}{skipping})",
         digest=digest.hexdigest(),
         reader=reader,
-        labels=_labels(sources, chosen, reader) if request.labels == "subfolders" else (),
+        # Without a head there are no classes, and whoever asks for them says so.
+        labels=_labels(sources, chosen, reader) if request.labels == "subfolders" and facts["num_classes"] else (),
     )
 
 

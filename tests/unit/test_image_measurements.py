@@ -376,6 +376,16 @@ class TestClassification:
         (found,) = answers(model, classes, self.MEASURE)
         assert (Status.UNMEASURED, True) == (found.status, "when: {num_classes: {gt: 0}}" in found.reason)
 
+    def test_a_model_without_a_head_is_measured_on_labelled_images_all_the_same(self, classes: Path) -> None:
+        probe = "inputs: {images: pictures, labels: subfolders}, measure: {kind: magnitude}"
+        (found,) = answers(vit(), classes, probe)
+        assert Status.PASSED is found.status, found.reason
+
+    def test_accuracy_is_compared_under_an_edit(self, classes: Path) -> None:
+        probe = f"{self.MEASURE}, intervene: {{target: massive, set: zero}}"
+        (found,) = answers(vit_classifier(), classes, probe)
+        assert Status.ABSENT is found.status, "there is nothing to edit"
+
     def test_a_stored_classifier_keeps_its_head(self, tmp_path: Path) -> None:
         from tiny_checkpoints import loaded
 

@@ -26,7 +26,7 @@ from maprobe.running.inputs import batches, count_batches, prepare
 from maprobe.sites import TokenSet
 
 CPU = torch.device("cpu")
-FACTS = facts(modality="image", model_type="vit", vocab_size=0)
+FACTS = facts(modality="image", model_type="vit", vocab_size=0, num_classes=3)
 BY_NAME = {corpus.name: corpus for corpus in CORPORA}
 
 
