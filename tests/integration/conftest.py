@@ -38,5 +38,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def inner(pytester: pytest.Pytester, checkpoints: Checkpoints, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Inner:
     monkeypatch.setenv("MAPROBE_CACHE", str(cache))
+    for name in ("PYTEST_XDIST_WORKER", "PYTEST_XDIST_WORKER_COUNT", "PYTEST_XDIST_TESTRUNUID"):
+        monkeypatch.delenv(name, raising=False)  # those of the session around, where it has several processes
     monkeypatch.setenv("OMP_NUM_THREADS", "1")  # for the processes that a session starts
     return Inner(pytester, checkpoints)
