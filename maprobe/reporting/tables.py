@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from collections.abc import Iterable, Sequence
 
 from maprobe.reporting.grids import Grid, draw, titled
@@ -10,6 +11,7 @@ from maprobe.reporting.profiles import layer_grid, levels
 from maprobe.reporting.report import PropertyReport, ReadingUse
 from maprobe.reporting.series import Row, compared, rows_of, spans
 from maprobe.reporting.wording import expected, measured, percent, status
+from maprobe.verdicts import Status
 
 __all__ = ["circumstances", "layer_table", "property_table"]
 
@@ -27,21 +29,43 @@ def property_table(report: PropertyReport, *, format: str = "simple", width: int
         report: the report.
         format: a format of tabulate; ``github`` and ``pipe`` give Markdown.
         width: columns of the terminal to keep within; None for as wide as it comes. Checkpoints that do not fit
-            side by side continue in a further table.
+            side by side continue in a further table. Within a terminal, probes that do not apply to any of the
+            checkpoints stand below the table, those of one reason together.
     """
     series = spans(report)
     inside = {label for span in series for label in span.labels}
     labels = [label for label in report.labels() if label not in inside]
     sections = []
     for suite, rows in rows_of(report.verdicts).items():
-        grids = _apart(rows, labels, width)
-        tables = [draw(grid, format=format, width=width) for grid in grids]
+        below = ""
+        if width is not None and not series:
+            rows, below = _folded(rows, labels, width)  # noqa: PLW2901 - the others go on
+        tables = [draw(grid, format=format, width=width) for grid in _apart(rows, labels, width)]
+        tables += [below] if below else []
         for span in series:
             grid = compared(rows, span, width, alone=len(series) == 1)
             if grid:
                 tables.append(draw(grid, format=format, width=width))
         sections.append(titled(suite, "\n\n".join(tables), format))
     return "\n\n".join(sections)
+
+
+def _folded(rows: Sequence[Row], labels: Sequence[str], width: int) -> tuple[list[Row], str]:
+    """Take out rows that apply to no checkpoint, for one reason; return the others, and a text that tells of these."""
+    kept: list[Row] = []
+    folded: dict[str, list[str]] = {}
+    for row in rows:
+        verdicts = [row[label] for label in labels if label in row]
+        reasons = {verdict.reason for verdict in verdicts if verdict.status is Status.NOT_APPLICABLE}
+        if len(reasons) == 1 and all(verdict.status is Status.NOT_APPLICABLE for verdict in verdicts):
+            folded.setdefault(reasons.pop(), []).append(verdicts[0].probe)
+        else:
+            kept.append(row)
+    lines = ["not applicable"] if folded else []
+    for reason, probes in folded.items():
+        told = f"{reason}: {', '.join(probes)}"
+        lines += textwrap.wrap(told, width, initial_indent="  ", subsequent_indent="    ", break_on_hyphens=False)
+    return kept, "\n".join(lines)
 
 
 def _apart(rows: Sequence[Row], labels: Sequence[str], width: int | None) -> list[Grid]:

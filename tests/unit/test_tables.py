@@ -77,6 +77,39 @@ def test_the_reason_stands_where_no_number_could_be_had() -> None:
     assert f"zeroing  absent    {NOTHING}" in table
 
 
+def inapplicable(probe: str, reason: str, label: str = SMOLLM2) -> Verdict:
+    return replace(
+        unanswered(label, Status.NOT_APPLICABLE, reason), probe=probe, case=f"x.probe.yaml::{probe}[{label}]"
+    )
+
+
+def test_in_a_terminal_probes_that_do_not_apply_stand_below_the_table_those_of_one_reason_together() -> None:
+    images = "its inputs are images, and llama takes texts"
+    made = report(
+        inapplicable("patches", images),
+        SMOLLM2_EXISTS,
+        inapplicable("registers", "needs x"),
+        inapplicable("few", images),
+    )
+    lines = property_table(made, width=56).splitlines()
+    assert ["not applicable", f"  {images}: patches,", "    few", "  needs x: registers"] == lines[-4:]
+    assert not [line for line in lines if "n/a" in line]
+    assert 3 == property_table(made).count("n/a"), "a file has a row for each"
+
+
+def test_a_probe_that_applies_to_one_of_two_checkpoints_keeps_its_row() -> None:
+    made = report(replace(inapplicable("exists", "needs x"), case=SMOLLM2_EXISTS.case), MINILM_EXISTS)
+    assert "not applicable" not in property_table(made, width=120)
+    assert "n/a: needs x" in property_table(made, width=120)
+
+
+def test_a_suite_of_which_nothing_applies_has_no_table() -> None:
+    made = report(inapplicable("patches", "needs x"))
+    assert ["massive-activations", "not applicable", "  needs x: patches"] == property_table(
+        made, width=60
+    ).splitlines()
+
+
 def test_suites_have_tables_of_their_own_in_the_order_of_the_report() -> None:
     table = property_table(
         report(replace(perplexity(), suite="zeta"), SMOLLM2_EXISTS, replace(perplexity(), suite="zeta"))
