@@ -22,7 +22,6 @@ from maprobe.running.storage import cache_folder
 from maprobe.running.wheels import fetch_member
 
 ASTRONAUT = "88431cd9653ccd539741b555fb0a46b61558b301d4110412b5bc28b5e3ea6cb5"
-_WITHOUT_SMOLLM2 = ("test_minilm.py", "test_dinov2.py")
 PROBES = Path(__file__).parents[2] / "probes"
 
 
@@ -30,15 +29,6 @@ def loaded(name: str) -> LoadedCheckpoint:
     options = LoadOptions(dtype="float32", device="cpu")
     inspected = checkpoints.inspect(parse_reference(name, known_checkpoints()), options, Silent())
     return checkpoints.load(inspected, options, Silent())
-
-
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist looks for the mark
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let one process run all tests of a checkpoint, so that it is loaded, and the suite run on it, once."""
-    for item in items:
-        if item.path.parent == Path(__file__).parent:
-            group = item.path.stem if item.path.name in _WITHOUT_SMOLLM2 else "smollm2"
-            item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture(scope="session")
