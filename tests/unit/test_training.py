@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -114,7 +115,8 @@ class TestOpenWebText:
             return [{"text": f"fox {n}"} for n in range(4001)]
 
         monkeypatch.setattr(openwebtext, "AutoTokenizer", SimpleNamespace(from_pretrained=lambda name: tokenizer))
-        monkeypatch.setattr("datasets.load_dataset", load)
+        # The package comes with an extra that the tests do without.
+        monkeypatch.setitem(sys.modules, "datasets", SimpleNamespace(load_dataset=load))
         data, again = openwebtext.openwebtext(tmp_path), openwebtext.openwebtext(tmp_path)
         assert ["Skylion007/openwebtext"] == asked
         assert "fox 0<|endoftext|>fox 2000<|endoftext|>fox 4000<|endoftext|>" == tokenizer.decode(data.held_out)
