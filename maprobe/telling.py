@@ -89,11 +89,11 @@ def _fail(session: pytest.Session, exitstatus: int) -> None:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
-def _draws_blocks(config: pytest.Config) -> bool:
+def _draws_blocks() -> bool:
     """Whether what the terminal writes to can encode the characters that lines are drawn with."""
-    file = getattr(config.get_terminal_writer(), "_file", sys.stdout)
     try:
-        sparkline([1.0, 2.0]).encode(getattr(file, "encoding", None) or "utf-8")
+        # That of the process, since the one in its place while tests are captured can encode anything.
+        sparkline([1.0, 2.0]).encode(getattr(sys.__stdout__, "encoding", None) or "utf-8")
     except (UnicodeEncodeError, LookupError):
         return False
     return True
@@ -202,7 +202,7 @@ class Listener:
         width = self.config.get_terminal_writer().fullwidth
         terminalreporter.write_sep("=", "properties")
         terminalreporter.write_line(property_table(report, width=width))
-        along = series_table(report, width=width, plain=not _draws_blocks(self.config))
+        along = series_table(report, width=width, plain=not _draws_blocks())
         layers = layer_table(report, format="simple", every=False)
         for table in (along, layers):
             if table:
