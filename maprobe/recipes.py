@@ -106,11 +106,12 @@ class Fold(Protocol):
     def taps(self) -> tuple[Tap, ...]:
         """The places to be shown."""
 
-    def observe(self, tap: Tap, value: torch.Tensor, batch: Batch, *, query: int = 0) -> None:
+    def observe(self, tap: Tap, value: torch.Tensor, batch: Batch, *, offset: int = 0) -> None:
         """Take in one activation during the forward pass. The tensor must be neither kept nor changed.
 
-        Its shape follows the site's axes. For ``block.attn.probs`` and ``block.attn.scores`` it holds the rows
-        from position ``query`` on, and is called several times for one layer and batch.
+        Its shape follows the site's axes. Where a site is handed over in parts, ``offset`` says which one this is: for
+        ``block.attn.probs`` and ``block.attn.scores``, whose value holds the rows from position ``offset`` on, and
+        for ``block.mlp.hidden`` of experts, the number of the expert whose routed tokens are its rows.
         """
 
     def finish(self, companions: Mapping[str, Reading]) -> Reading:

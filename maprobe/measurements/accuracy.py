@@ -32,8 +32,8 @@ class _AccuracyFold:
     def taps(self) -> tuple[Tap, ...]:
         return (Tap("logits"),)
 
-    def observe(self, tap: Tap, value: torch.Tensor, batch: Batch, *, query: int = 0) -> None:
-        del tap, query
+    def observe(self, tap: Tap, value: torch.Tensor, batch: Batch, *, offset: int = 0) -> None:
+        del tap, offset
         import torch
 
         for row, sequence in enumerate(batch.sequences):

@@ -27,8 +27,8 @@ class _ConcentrationFold:
     def taps(self) -> tuple[Tap, ...]:
         return tuple(Tap("block.attn.probs", layer) for layer in self.context.layers)
 
-    def observe(self, tap: Tap, value: torch.Tensor, batch: Batch, *, query: int = 0) -> None:
-        start = max(0, int(self.context.request.option("burn_in")) - query)  # type: ignore[arg-type]
+    def observe(self, tap: Tap, value: torch.Tensor, batch: Batch, *, offset: int = 0) -> None:
+        start = max(0, int(self.context.request.option("burn_in")) - offset)  # type: ignore[arg-type]
         if start >= value.shape[2]:
             return
         keys = batch.mask(self.context.request.tokens)

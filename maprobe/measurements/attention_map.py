@@ -36,13 +36,13 @@ class _MapFold:
     def taps(self) -> tuple[Tap, ...]:
         return tuple(Tap(site, layer) for layer in self.context.layers for site in _SITES)
 
-    def observe(self, tap: Tap, value: torch.Tensor, batch: Batch, *, query: int = 0) -> None:
+    def observe(self, tap: Tap, value: torch.Tensor, batch: Batch, *, offset: int = 0) -> None:
         demand_short(self.context, batch)
         if tap.site == _SITES[0]:
             self.texts = tuple(batch.text(0, position) for position in range(value.shape[3]))
-            self.scores[tap.layer, query] = value[0].detach().clone()
+            self.scores[tap.layer, offset] = value[0].detach().clone()
             return
-        scores = self.scores.pop((tap.layer, query)).double()
+        scores = self.scores.pop((tap.layer, offset)).double()
         probabilities = value[0].double()
         _confirm(tap.layer, scores, probabilities)
         logits = scores.mean(dim=0).tolist()

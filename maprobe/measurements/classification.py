@@ -27,8 +27,8 @@ class _ClassificationFold:
     def taps(self) -> tuple[Tap, ...]:
         return (Tap("class.logits"),)
 
-    def observe(self, tap: Tap, value: torch.Tensor, batch: Batch, *, query: int = 0) -> None:
-        del tap, query
+    def observe(self, tap: Tap, value: torch.Tensor, batch: Batch, *, offset: int = 0) -> None:
+        del tap, offset
         labels = self.context.labels
         if not labels:
             raise MeasurementError(

@@ -61,8 +61,8 @@ class _ConstancyFold:
     def taps(self) -> tuple[Tap, ...]:
         return tuple(Tap("block.out", layer) for layer in self.context.layers)
 
-    def observe(self, tap: Tap, value: torch.Tensor, batch: Batch, *, query: int = 0) -> None:
-        del query
+    def observe(self, tap: Tap, value: torch.Tensor, batch: Batch, *, offset: int = 0) -> None:
+        del offset
         for row, sequence in enumerate(batch.sequences):
             if sequence not in self.positions and sequence not in self.without:
                 self._find(batch, row, sequence)

@@ -28,8 +28,8 @@ class _FeaturesFold:
     def taps(self) -> tuple[Tap, ...]:
         return (Tap("final.norm.out"),)
 
-    def observe(self, tap: Tap, value: torch.Tensor, batch: Batch, *, query: int = 0) -> None:
-        del tap, query
+    def observe(self, tap: Tap, value: torch.Tensor, batch: Batch, *, offset: int = 0) -> None:
+        del tap, offset
         pooling = str(self.context.request.option("pooling"))
         mask = batch.mask(TokenSet(pooling))  # type: ignore[arg-type]
         if not bool(mask.any()):

@@ -34,8 +34,8 @@ class _FiniteFold:
         site = self.context.request.site
         return tuple(Tap(site, layer) for layer in self.context.layers) or (Tap(site),)
 
-    def observe(self, tap: Tap, value: torch.Tensor, batch: Batch, *, query: int = 0) -> None:
-        del query
+    def observe(self, tap: Tap, value: torch.Tensor, batch: Batch, *, offset: int = 0) -> None:
+        del offset
         finite = value.isfinite()
         bad = value.numel() - int(finite.sum())
         self.nonfinite[tap.layer] = self.nonfinite.get(tap.layer, 0) + bad

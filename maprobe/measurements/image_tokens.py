@@ -32,8 +32,8 @@ class _ImageTokensFold:
     def taps(self) -> tuple[Tap, ...]:
         return tuple(Tap("block.out", layer) for layer in self.context.layers)
 
-    def observe(self, tap: Tap, value: torch.Tensor, batch: Batch, *, query: int = 0) -> None:
-        del query
+    def observe(self, tap: Tap, value: torch.Tensor, batch: Batch, *, offset: int = 0) -> None:
+        del offset
         for row, sequence in enumerate(batch.sequences):
             found = known(value[row], tap, sequence, self.context.memo)
             if not found.hits:

@@ -53,7 +53,7 @@ class _BiasFold:
             taps += [Tap("block.out", layer - 1), Tap("block.attn.values", layer), Tap("block.attn.probs", layer)]
         return tuple(taps)
 
-    def observe(self, tap: Tap, value: torch.Tensor, batch: Batch, *, query: int = 0) -> None:
+    def observe(self, tap: Tap, value: torch.Tensor, batch: Batch, *, offset: int = 0) -> None:
         if tap.site == "block.out":
             # What a block attends to is what the one before gave out.
             self.positions[tap.layer + 1] = [
@@ -65,7 +65,7 @@ class _BiasFold:
                 self.under[tap.layer] = _Under(value.float(), self._sets(tap.layer, value.shape[2], value.device))
         elif tap.layer in self.under:
             self._split(tap.layer, value.float())
-            if query + value.shape[2] == value.shape[3]:
+            if offset + value.shape[2] == value.shape[3]:
                 self._complete(tap.layer, self.under.pop(tap.layer))
 
     def _sets(self, layer: int, length: int, device: torch.device) -> torch.Tensor:

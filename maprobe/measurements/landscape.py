@@ -41,8 +41,8 @@ class _LandscapeFold:
     def taps(self) -> tuple[Tap, ...]:
         return tuple(Tap("block.out", layer) for layer in self.context.layers)
 
-    def observe(self, tap: Tap, value: torch.Tensor, batch: Batch, *, query: int = 0) -> None:
-        del query
+    def observe(self, tap: Tap, value: torch.Tensor, batch: Batch, *, offset: int = 0) -> None:
+        del offset
         demand_short(self.context, batch)
         if self.view is not None and self.view.found.hits:
             return  # layers come in order, and the first massive one is kept

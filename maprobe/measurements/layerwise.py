@@ -60,8 +60,8 @@ class _LayerwiseFold:
         first = self.context.layers[0]
         return tuple(Tap("block.out", layer) for layer in (*range(max(0, first - 1), first), *self.context.layers))
 
-    def observe(self, tap: Tap, value: torch.Tensor, batch: Batch, *, query: int = 0) -> None:
-        del query
+    def observe(self, tap: Tap, value: torch.Tensor, batch: Batch, *, offset: int = 0) -> None:
+        del offset
         for row, sequence in enumerate(batch.sequences):
             found = survey(value[row], tap, sequence, self.context.memo)
             tops = [abs(entry.value) for entry in found.top[:_RANKS]]

@@ -50,8 +50,8 @@ class _MagnitudeFold:
         site = self.context.request.site
         return tuple(Tap(site, layer) for layer in self.context.layers) or (Tap(site),)
 
-    def observe(self, tap: Tap, value: torch.Tensor, batch: Batch, *, query: int = 0) -> None:
-        del query
+    def observe(self, tap: Tap, value: torch.Tensor, batch: Batch, *, offset: int = 0) -> None:
+        del offset
         tokens = self.context.request.tokens
         count = int(self.context.request.option("top"))  # type: ignore[arg-type]
         mask = None if tokens.kind == "all" else batch.mask(tokens)

@@ -68,8 +68,8 @@ class _NormsFold:
             taps += [Tap(site, layer - (site == "block.out")) for site in _SITES]
         return tuple(taps)
 
-    def observe(self, tap: Tap, value: torch.Tensor, batch: Batch, *, query: int = 0) -> None:
-        del query
+    def observe(self, tap: Tap, value: torch.Tensor, batch: Batch, *, offset: int = 0) -> None:
+        del offset
         layer = tap.layer
         if tap.site == "block.out":
             layer += 1  # what a block attends to is what the one before gave out

@@ -30,8 +30,8 @@ class _PerplexityFold:
     def taps(self) -> tuple[Tap, ...]:
         return (Tap("logits"),)
 
-    def observe(self, tap: Tap, value: torch.Tensor, batch: Batch, *, query: int = 0) -> None:
-        del tap, query
+    def observe(self, tap: Tap, value: torch.Tensor, batch: Batch, *, offset: int = 0) -> None:
+        del tap, offset
         from torch.nn.functional import cross_entropy
 
         # Chunks of rows, since the float32 copy of all logits of a long sequence would dwarf the model's own.

@@ -55,8 +55,8 @@ class _PublishedFold:
     def taps(self) -> tuple[Tap, ...]:
         return tuple(Tap("block.out", layer) for layer in self.context.layers)
 
-    def observe(self, tap: Tap, value: torch.Tensor, batch: Batch, *, query: int = 0) -> None:
-        del query
+    def observe(self, tap: Tap, value: torch.Tensor, batch: Batch, *, offset: int = 0) -> None:
+        del offset
         delimiters = batch.mask(TokenSet("delimiter"))
         self.bos.update(batch.mask(TokenSet("bos"))[:, 0].tolist())
         for row, sequence in enumerate(batch.sequences):

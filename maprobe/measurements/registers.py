@@ -59,8 +59,8 @@ class _RegistersFold:
     def taps(self) -> tuple[Tap, ...]:
         return tuple(Tap("block.out", layer) for layer in self.context.layers)
 
-    def observe(self, tap: Tap, value: torch.Tensor, batch: Batch, *, query: int = 0) -> None:
-        del query
+    def observe(self, tap: Tap, value: torch.Tensor, batch: Batch, *, offset: int = 0) -> None:
+        del offset
         self.tokens.add(batch.shape[1])
         for row in range(len(batch.sequences)):
             positions = batch.mask(_REGISTERS)[row].nonzero().flatten().tolist()

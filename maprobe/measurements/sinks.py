@@ -30,16 +30,16 @@ class _SinkFold:
     def taps(self) -> tuple[Tap, ...]:
         return tuple(Tap("block.attn.probs", layer) for layer in self.context.layers)
 
-    def observe(self, tap: Tap, value: torch.Tensor, batch: Batch, *, query: int = 0) -> None:
+    def observe(self, tap: Tap, value: torch.Tensor, batch: Batch, *, offset: int = 0) -> None:
         position = int(self.context.request.option("position"))  # type: ignore[arg-type]
-        length, stop = value.shape[3], query + value.shape[2]
+        length, stop = value.shape[3], offset + value.shape[2]
         if position >= length:
             raise MeasurementError(
                 f"`position` {position} is out of range: sequence {batch.sequences[0]} has {length} tokens; allowed: "
                 f"0..{length - 1}"
             )
         # Only the queries from the token on can attend to it in a causal model; in others it is the same mean.
-        start = max(0, position - query)
+        start = max(0, position - offset)
         if start < value.shape[2]:
             part = value[:, :, start:, position].double().sum(dim=2)
             self.running[tap.layer] = self.running.get(tap.layer, 0.0) + part

@@ -59,8 +59,8 @@ class _SuperWeightFold:
     def spike(self) -> float:
         return float(self.context.request.option("spike"))  # type: ignore[arg-type]
 
-    def observe(self, tap: Tap, value: torch.Tensor, batch: Batch, *, query: int = 0) -> None:
-        del query
+    def observe(self, tap: Tap, value: torch.Tensor, batch: Batch, *, offset: int = 0) -> None:
+        del offset
         if value.dim() != _STREAM_AXES:
             raise MeasurementError(
                 f"the MLP of layer {tap.layer} consists of experts, each with a down projection of its own, and super "

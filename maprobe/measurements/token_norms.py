@@ -39,8 +39,8 @@ class _TokenNormsFold:
         site = self.context.request.site
         return tuple(Tap(site, layer) for layer in self.context.layers) or (Tap(site),)
 
-    def observe(self, tap: Tap, value: torch.Tensor, batch: Batch, *, query: int = 0) -> None:
-        del query
+    def observe(self, tap: Tap, value: torch.Tensor, batch: Batch, *, offset: int = 0) -> None:
+        del offset
         mask = batch.mask(self.context.request.tokens)
         threshold = float(self.context.request.option("threshold"))  # type: ignore[arg-type]
         for row, sequence in enumerate(batch.sequences):

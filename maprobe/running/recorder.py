@@ -101,14 +101,14 @@ class Recorder:
         """Return why a fold was left out, or None."""
         return self._failures.get(id(fold))
 
-    def _observe(self, tap: Tap, value: torch.Tensor, query: int = 0) -> None:
+    def _observe(self, tap: Tap, value: torch.Tensor, offset: int = 0) -> None:
         assert self._batch is not None, "hooks are only called within run"
         if not value.numel():
             return  # an expert that no token was routed to
         for fold in self._folds[tap]:
             if id(fold) not in self._failures:
                 try:
-                    fold.observe(tap, value, self._batch, query=query)
+                    fold.observe(tap, value, self._batch, offset=offset)
                 except MaprobeError as error:
                     self._failures[id(fold)] = error
 

@@ -101,7 +101,7 @@ class Broken:
         self.started += 1
         return self
 
-    def observe(self, tap: Tap, value: Any, batch: Any, *, query: int = 0) -> None:
+    def observe(self, tap: Tap, value: Any, batch: Any, *, offset: int = 0) -> None:
         raise self.error
 
     def finish(self, companions: Any) -> Reading:

@@ -177,7 +177,7 @@ class Interrupting:
     def start(self, context: Any) -> Interrupting:
         return self
 
-    def observe(self, tap: Tap, value: Any, batch: Any, *, query: int = 0) -> None:
+    def observe(self, tap: Tap, value: Any, batch: Any, *, offset: int = 0) -> None:
         raise self.error
 
     def finish(self, companions: Any) -> Reading:

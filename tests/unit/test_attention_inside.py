@@ -44,7 +44,7 @@ class TestSink:
         for tap in fold.taps:
             for query in range(0, LENGTH, step):
                 fold.observe(
-                    tap, probabilities[:, :, query : query + step], batch(len(probabilities), LENGTH), query=query
+                    tap, probabilities[:, :, query : query + step], batch(len(probabilities), LENGTH), offset=query
                 )
         return fold.finish({})
 
@@ -102,7 +102,7 @@ class TestBias:
         fold.observe(fold.taps[0], stream(plant=plant, rows=len(values)), one)
         fold.observe(fold.taps[1], values, one)
         for query in range(0, LENGTH, step):
-            fold.observe(fold.taps[2], probabilities[:, :, query : query + step], one, query=query)
+            fold.observe(fold.taps[2], probabilities[:, :, query : query + step], one, offset=query)
         return fold.finish({"massive": MASSIVE if plant else NOTHING})
 
     def values(self, rows: int = 1, heads: int = HEADS) -> torch.Tensor:

@@ -56,7 +56,7 @@ def measure(
             rows = slice(start, start + step)
             for site, value in (("scores", scores), ("probs", shares)):
                 tap = Tap(f"block.attn.{site}", layer)
-                fold.observe(tap, value[:, :, rows], batch(1, LENGTH), query=start)
+                fold.observe(tap, value[:, :, rows], batch(1, LENGTH), offset=start)
     return fold.finish({"massive": companion})
 
 

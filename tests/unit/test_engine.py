@@ -88,7 +88,7 @@ class Fold:
         self.started += 1
         return self
 
-    def observe(self, tap: Tap, value: object, batch: object, *, query: int = 0) -> None:
+    def observe(self, tap: Tap, value: object, batch: object, *, offset: int = 0) -> None:
         if self.observing:
             raise self.observing
 

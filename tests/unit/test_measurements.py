@@ -202,7 +202,7 @@ class TestConcentration:
         for layer in range(1, depth + 1):
             for query in range(0, length, step):
                 block = probs[layer - 1 : layer, :, query : query + step]
-                fold.observe(Tap("block.attn.probs", layer), block, batch(length=length), query=query)
+                fold.observe(Tap("block.attn.probs", layer), block, batch(length=length), offset=query)
         return fold.finish({"massive": massive})
 
     def probs(self) -> torch.Tensor:

@@ -28,16 +28,16 @@ class Keep:
     seen: dict[Tap, list[torch.Tensor]] = field(default_factory=dict)
     queries: list[int] = field(default_factory=list)
 
-    def observe(self, tap: Tap, value: torch.Tensor, batch: Batch, *, query: int = 0) -> None:
+    def observe(self, tap: Tap, value: torch.Tensor, batch: Batch, *, offset: int = 0) -> None:
         self.seen.setdefault(tap, []).append(value.clone())
-        self.queries.append(query)
+        self.queries.append(offset)
 
     def finish(self, companions: Mapping[str, Reading]) -> Reading:
         return Reading(kind="keep")
 
 
 class Stumble(Keep):
-    def observe(self, tap: Tap, value: torch.Tensor, batch: Batch, *, query: int = 0) -> None:
+    def observe(self, tap: Tap, value: torch.Tensor, batch: Batch, *, offset: int = 0) -> None:
         raise MeasurementError("no such token")
 
 
@@ -244,7 +244,7 @@ class TestHooks:
     @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
     def test_none_is_left_after_a_pass_that_broke_off(self, error: type[BaseException]) -> None:
         class Break(Keep):
-            def observe(self, tap: Tap, value: torch.Tensor, batch: Batch, *, query: int = 0) -> None:
+            def observe(self, tap: Tap, value: torch.Tensor, batch: Batch, *, offset: int = 0) -> None:
                 raise error
 
         anatomy = anatomy_of("mixtral")
