@@ -8,6 +8,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
+from importlib.abc import InspectLoader
+from importlib.util import find_spec
 from itertools import islice
 from typing import Any
 
@@ -122,6 +124,31 @@ def _python_docs() -> str:
     return "\n".join(topics.values())
 
 
+# Modules of one file each, in every Python that maprobe runs on.
+_MODULES = (
+    "argparse bisect calendar cmd configparser contextlib csv dataclasses difflib fractions "
+    "functools heapq operator queue random shlex statistics textwrap timeit tokenize"
+).split()
+
+
+@cache
+def _python_source() -> str:
+    return "\n".join(map(_source_of, _MODULES))
+
+
+def _source_of(module: str) -> str:
+    # Not imported, and so not run: only the text is wanted.
+    spec = find_spec(module)
+    loader = spec.loader if spec else None
+    text = loader.get_source(module) if isinstance(loader, InspectLoader) else None
+    if not text:
+        raise InputError(
+            f"corpus python-source cannot be read: this Python comes without the source of the module {module} of the "
+            f"standard library; install a complete Python, or name a local text with `file`"
+        )
+    return text
+
+
 CORPORA: tuple[Corpus, ...] = (
     Corpus(
         name="python-docs",
@@ -129,6 +156,16 @@ CORPORA: tuple[Corpus, ...] = (
         protocol="the values of pydoc_data.topics.topics in their order, joined by a line break; the text differs "
         "between versions of Python, and the digest tells",
         load=_python_docs,
+        sequences=4,
+        length=512,
+        bos="auto",
+    ),
+    Corpus(
+        name="python-source",
+        summary="the source of twenty modules of Python's standard library, which come with every Python (no network)",
+        protocol=f"the source of {', '.join(_MODULES)}, joined by a line break; the text differs between versions of "
+        f"Python, and the digest tells",
+        load=_python_source,
         sequences=4,
         length=512,
         bos="auto",

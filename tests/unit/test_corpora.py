@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
+import ast
+import inspect
 import logging
 import subprocess
 import sys
@@ -48,7 +51,7 @@ def hub(monkeypatch):
 def test_all_corpora_can_be_registered_and_say_what_they_are() -> None:
     registry = Registry()
     registry.add(CORPORA, plugin="maprobe")
-    assert set(registry.corpora) == {"python-docs", "test-images", *HUB}
+    assert set(registry.corpora) == {"python-docs", "python-source", "test-images", *HUB}
     assert all(corpus.summary and corpus.protocol for corpus in CORPORA)
 
 
@@ -57,6 +60,24 @@ def test_python_docs_is_the_topics_in_their_own_order() -> None:
     assert text == "\n".join(topics.values())
     assert len(text) > 300_000
     assert BY_NAME["python-docs"].load() is text
+
+
+def test_python_source_is_code_of_the_standard_library_and_none_of_it_is_run() -> None:
+    text = BY_NAME["python-source"].load()
+    assert {"TextWrapper", "ArgumentParser", "Fraction"} <= {getattr(node, "name", "") for node in ast.parse(text).body}
+    assert inspect.getsource(argparse) == text[: len(inspect.getsource(argparse))]
+    assert len(text) > 400_000
+    command = "import sys; from maprobe.corpora import CORPORA; "
+    command += "next(c for c in CORPORA if c.name == 'python-source').load(); print('cmd' in sys.modules)"
+    ran = subprocess.run([sys.executable, "-c", command], check=True, text=True, capture_output=True)
+    assert "False" == ran.stdout.strip()
+
+
+def test_python_source_says_which_module_has_no_source(monkeypatch) -> None:
+    corpora._python_source.cache_clear()
+    monkeypatch.setattr(corpora, "_MODULES", ("textwrap", "sys"))
+    with pytest.raises(InputError, match="corpus python-source cannot be read: .* the source of the module sys of"):
+        BY_NAME["python-source"].load()
 
 
 def test_a_python_without_its_topics_is_told(monkeypatch) -> None:
