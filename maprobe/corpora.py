@@ -126,14 +126,14 @@ def _python_docs() -> str:
 
 # Modules of one file each, in every Python that maprobe runs on.
 _MODULES = (
-    "argparse bisect calendar cmd configparser contextlib csv dataclasses difflib fractions "
-    "functools heapq operator queue random shlex statistics textwrap timeit tokenize"
-).split()
+    "argparse, bisect, calendar, cmd, configparser, contextlib, csv, dataclasses, difflib, fractions, functools, heapq, "
+    "operator, queue, random, shlex, statistics, textwrap, timeit, tokenize"
+)
 
 
 @cache
 def _python_source() -> str:
-    return "\n".join(map(_source_of, _MODULES))
+    return "\n".join(map(_source_of, _MODULES.split(", ")))
 
 
 def _source_of(module: str) -> str:
@@ -163,7 +163,7 @@ CORPORA: tuple[Corpus, ...] = (
     Corpus(
         name="python-source",
         summary="the source of twenty modules of Python's standard library, which come with every Python (no network)",
-        protocol=f"the source of {', '.join(_MODULES)}, joined by a line break; the text differs between versions of "
+        protocol=f"the source of {_MODULES}, joined by a line break; the text differs between versions of "
         f"Python, and the digest tells",
         load=_python_source,
         sequences=4,

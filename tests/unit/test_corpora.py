@@ -75,7 +75,7 @@ def test_python_source_is_code_of_the_standard_library_and_none_of_it_is_run() -
 
 def test_python_source_says_which_module_has_no_source(monkeypatch) -> None:
     corpora._python_source.cache_clear()
-    monkeypatch.setattr(corpora, "_MODULES", ("textwrap", "sys"))
+    monkeypatch.setattr(corpora, "_MODULES", "textwrap, sys")
     with pytest.raises(InputError, match="corpus python-source cannot be read: .* the source of the module sys of"):
         BY_NAME["python-source"].load()
 
