@@ -126,8 +126,8 @@ def _python_docs() -> str:
 
 # Modules of one file each, in every Python that maprobe runs on.
 _MODULES = (
-    "argparse, bisect, calendar, cmd, configparser, contextlib, csv, dataclasses, difflib, fractions, functools, heapq, "
-    "operator, queue, random, shlex, statistics, textwrap, timeit, tokenize"
+    "argparse, bisect, calendar, cmd, configparser, contextlib, csv, dataclasses, difflib, fractions, functools, "
+    "heapq, operator, queue, random, shlex, statistics, textwrap, timeit, tokenize"
 )
 
 
