@@ -29,7 +29,9 @@ __all__ = [
 _STREAM_KEYWORDS = ("hidden_states", "x", "hidden_state", "inputs")
 
 
-def call(model: nn.Module, given: torch.Tensor, *, logits: bool, attentions: bool = False) -> Any:  # noqa: ANN401
+def call(
+    model: nn.Module, given: torch.Tensor, *, logits: bool, attentions: bool = False, inference: bool = True
+) -> Any:  # noqa: ANN401
     """Call a model on token ids or on images, without gradients and without a cache.
 
     Args:
@@ -37,6 +39,7 @@ def call(model: nn.Module, given: torch.Tensor, *, logits: bool, attentions: boo
         given: token ids, shape (sequences, tokens), or pixels, shape (images, channels, height, width).
         logits: whether all logits are wanted; if not, those of the last token alone are computed where possible.
         attentions: whether the modules shall return their attention maps.
+        inference: whether it is called in torch's inference mode, whose tensors no gradient can go through.
     """
     accepted = inspect.signature(model.forward).parameters
     wanted: dict[str, Any] = {"use_cache": False}
@@ -47,7 +50,7 @@ def call(model: nn.Module, given: torch.Tensor, *, logits: bool, attentions: boo
     options = {name: value for name, value in wanted.items() if name in accepted}
     if attentions:
         options["output_attentions"] = True
-    with torch.inference_mode():
+    with torch.inference_mode() if inference else torch.no_grad():
         if given.is_floating_point():
             with unmasked(model):
                 pixels = given.to(_dtype(model))

@@ -13,6 +13,7 @@ from maprobe.edits import AnyEdit, AttentionWindow, Edit, TokenEdit, WeightEdit
 from maprobe.errors import InterventionError
 from maprobe.running.attention import narrowed_attention
 from maprobe.running.calling import incoming, stream_of, with_incoming, with_outgoing
+from maprobe.running.tracing import wraps
 
 if TYPE_CHECKING:
     from maprobe.recipes import Batch
@@ -183,7 +184,10 @@ def _weight(anatomy: Anatomy, edit: WeightEdit) -> tuple[torch.Tensor, tuple[int
     if len(downs) != 1 or downs[0].routed or downs[0].parameter:
         what = "is that of several experts" if downs else "was not found"
         raise InterventionError(f"{place} {what}, so no single weight of it can be edited; {_DOCTOR}")
-    weight = getattr(downs[0].module, "weight", None)
+    module = downs[0].module
+    while wraps(module):
+        module = module.base_layer  # type: ignore[assignment]
+    weight = getattr(module, "weight", None)
     if not isinstance(weight, nn.Parameter) or not weight.is_floating_point() or weight.dim() != _MATRIX_AXES:
         raise InterventionError(
             f"{place} ({downs[0].path}) holds no plain matrix of weights, as in a quantised model, so no single weight "
@@ -195,7 +199,7 @@ def _weight(anatomy: Anatomy, edit: WeightEdit) -> tuple[torch.Tensor, tuple[int
             f"whole model, without --maprobe-device-map"
         )
     # GPT-2's Conv1D, the one matrix that transformers stores the other way round, is told by its name.
-    turned = type(downs[0].module).__name__ == "Conv1D"
+    turned = type(module).__name__ == "Conv1D"
     index = (edit.column, edit.row) if turned else (edit.row, edit.column)
     if index[0] >= weight.shape[0] or index[1] >= weight.shape[1]:
         rows, columns = reversed(weight.shape) if turned else weight.shape

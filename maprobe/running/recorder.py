@@ -179,12 +179,13 @@ class Recorder:
         downs = self._block(tap.layer).down
         if not downs:
             raise MeasurementError(_unreadable(tap, "no down projection was found"))
-        for part in downs:
+        for number, part in enumerate(downs):
             if part.parameter:
-                watching = watched_products(part.module, part.parameter, lambda value: self._observe(tap, value))
-                self._stack.enter_context(watching)
+                self._stack.enter_context(
+                    watched_products(part.module, part.parameter, lambda value, at: self._observe(tap, value, at))
+                )
             elif part.routed:
-                self._before(part.module, lambda value: self._observe(tap, value))
+                self._before(part.module, lambda value, at=number: self._observe(tap, value, at))  # type: ignore[misc]
             else:
                 self._before(part.module, lambda value: self._observe(tap, self._as_stream(value)))
 

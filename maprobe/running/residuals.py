@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import torch
 
 from maprobe.running.anatomy import Residual
-from maprobe.running.tracing import Event, handing_on, has_matrix, is_norm, owns_matrix
+from maprobe.running.tracing import Event, handing_on, has_matrix, is_norm, owns_matrix, wraps
 
 __all__ = ["SubLayers", "excess", "find_sub_layers", "within"]
 
@@ -47,6 +47,9 @@ def find_sub_layers(block: Event, inner: Sequence[Event], *, attention: str = ""
         attention: path of the attention sub-layer where a row of the architecture table names it.
         mlp: the same for the MLP.
     """
+    # An adapter stands for the matrix that it wraps; what is called within it plays no role of its own.
+    adapters = tuple(f"{event.path}." for event in inner if wraps(event.module))
+    inner = [event for event in inner if not event.path.startswith(adapters)]
     size, width = block.after.numel(), block.after.shape[-1]
     sized = [event for event in inner if event.after.numel() == size and event.after.shape[-1] == width]
     found_attention = _role(sized, _ATTENTION, attention)

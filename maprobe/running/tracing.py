@@ -12,7 +12,7 @@ from torch import nn
 
 from maprobe.running.calling import incoming, outgoing
 
-__all__ = ["Event", "handing_on", "has_matrix", "is_leaf", "is_norm", "owns_matrix", "same", "traced"]
+__all__ = ["Event", "handing_on", "has_matrix", "is_leaf", "is_norm", "owns_matrix", "same", "traced", "wraps"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -121,8 +121,15 @@ def has_matrix(module: nn.Module) -> bool:
     return any(owns_matrix(part) for part in module.modules())
 
 
+def wraps(module: nn.Module) -> bool:
+    """Whether a module is an adapter around another one, which it holds as its base layer, as those of peft are."""
+    return isinstance(getattr(module, "base_layer", None), nn.Module)
+
+
 def owns_matrix(module: nn.Module) -> bool:
-    """Whether a module itself holds a weight matrix, plain, quantised, or of all experts in one tensor."""
+    """Whether a module itself holds a weight matrix, plain, quantised, of all experts in one tensor, or adapted."""
+    if wraps(module):
+        return owns_matrix(module.base_layer)  # type: ignore[arg-type]
     if any(weight.dim() > 1 for weight in module.parameters(recurse=False)):
         return True
     return any("weight" in name and buffer.dim() > 1 for name, buffer in module.named_buffers(recurse=False))
