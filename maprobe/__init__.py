@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from maprobe.edits import AnyEdit, AttentionWindow, Edit, TokenEdit, WeightEdit
+from maprobe.edits import AnyEdit, AttentionWindow, Edit, RowsEdit, TokenEdit, WeightEdit
 from maprobe.errors import MaprobeError
 from maprobe.readings import Axis, Place, Quantity, Reading
 from maprobe.recipes import (
@@ -63,6 +63,7 @@ __all__ = [
     "Reading",
     "Registry",
     "Renderer",
+    "RowsEdit",
     "Status",
     "Tap",
     "TokenEdit",

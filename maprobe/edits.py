@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["AnyEdit", "AttentionWindow", "Edit", "TokenEdit", "WeightEdit"]
+__all__ = ["AnyEdit", "AttentionWindow", "Edit", "RowsEdit", "TokenEdit", "WeightEdit"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +51,25 @@ class WeightEdit:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RowsEdit:
+    """Set to zero the weights that make channels of a block's MLP hidden state; all are put back, bit for bit.
+
+    These are rows of the gate and up projections, with the entries of their biases (arXiv:2410.01866, section 3.2).
+
+    Attributes:
+        layer: number of the block, from 1.
+        channels: channels of the hidden state, from 0, each once.
+        keep: False sets the rows of these channels to zero, True those of all others.
+        expert: number of the expert whose rows are meant, from 0; None where the MLP has no experts.
+    """
+
+    layer: int
+    channels: tuple[int, ...]
+    keep: bool = False
+    expert: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AttentionWindow:
     """Let each query of every layer see the last keys only, and some of the first.
 
@@ -63,4 +82,4 @@ class AttentionWindow:
     sinks: int = 0
 
 
-AnyEdit = Edit | TokenEdit | WeightEdit | AttentionWindow
+AnyEdit = Edit | TokenEdit | WeightEdit | RowsEdit | AttentionWindow

@@ -1,4 +1,4 @@
-"""Making edits while a model runs: to the residual stream, to single weights, and to what attention sees."""
+"""Making edits while a model runs: to the residual stream, to weights, and to what attention sees."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from maprobe.edits import AnyEdit, AttentionWindow, Edit, TokenEdit, WeightEdit
+from maprobe.edits import AnyEdit, AttentionWindow, Edit, RowsEdit, TokenEdit, WeightEdit
 from maprobe.errors import InterventionError
 from maprobe.running.attention import narrowed_attention
 from maprobe.running.calling import incoming, stream_of, with_incoming, with_outgoing
+from maprobe.running.switching import switched_off
 from maprobe.running.tracing import wraps
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ class Editor:
         self._entries: dict[int, list[Edit]] = {}
         self._tokens: dict[int, list[TokenEdit]] = {}
         self._weights: list[WeightEdit] = []
+        self._rows: list[RowsEdit] = []
         self._windows: list[AttentionWindow] = []
         for edit in edits:
             if isinstance(edit, Edit):
@@ -57,6 +59,8 @@ class Editor:
                 self._tokens.setdefault(edit.layer, []).append(edit)
             elif isinstance(edit, WeightEdit):
                 self._weights.append(edit)
+            elif isinstance(edit, RowsEdit):
+                self._rows.append(edit)
             else:
                 self._windows.append(edit)
 
@@ -66,6 +70,8 @@ class Editor:
                 self._hook(layer)
             for edit in self._weights:
                 self._changed = self._stack.enter_context(_set_weight(self._anatomy, edit)) or self._changed
+            for rows in self._rows:
+                self._changed = self._stack.enter_context(switched_off(self._anatomy, rows)) or self._changed
             for window in self._windows:
                 self._narrow(window)
         except BaseException:

@@ -98,7 +98,9 @@ class _Seen:
     products: dict[int, list[Product]] = field(default_factory=dict)
 
 
-def feeding(anatomy: Anatomy, layer: int, channels: Sequence[int], *, expert: int | None = None) -> tuple[Lines, ...]:
+def feeding(
+    anatomy: Anatomy, layer: int, channels: Sequence[int], *, expert: int | None = None, others: bool = False
+) -> tuple[Lines, ...]:
     """Return the lines that make channels of a block's MLP hidden state, and no others.
 
     These are rows of the gate and of the up projection, or of the up projection where there is no gate, and with each
@@ -110,6 +112,7 @@ def feeding(anatomy: Anatomy, layer: int, channels: Sequence[int], *, expert: in
         layer: number of the block, from 1.
         channels: the channels, from 0, in any order, each once.
         expert: number of the expert, from 0, where the MLP consists of experts; None where it does not.
+        others: whether the lines of all other channels are wanted instead.
 
     Raises:
         InterventionError: the block has no MLP of this form, a channel lies outside of it, its weights are quantised or
@@ -136,6 +139,8 @@ def feeding(anatomy: Anatomy, layer: int, channels: Sequence[int], *, expert: in
         raise InterventionError(
             f"{place} has {width} channels, and channel {wrong[0]} was asked for; allowed: 0..{width - 1}"
         )
+    if others:
+        channels = sorted(set(range(width)).difference(channels))
     number = expert if block.down[0].parameter else None
     return tuple(
         Lines(path=one.path, parameter=one.parameter, axis=one.axis, indices=one.lines(channels), expert=number)

@@ -96,6 +96,7 @@ class TestValues:
             edits.Edit,
             edits.TokenEdit,
             edits.WeightEdit,
+            edits.RowsEdit,
             edits.AttentionWindow,
             recipes.Operator,
             recipes.Corpus,
