@@ -67,10 +67,14 @@ class QuantitySpec:
 
 @dataclass(frozen=True, slots=True, order=True)
 class Tap:
-    """One place of a loaded model that a fold wants to see: a site, and the layer where the site has one."""
+    """One place of a loaded model that a fold wants to see: a site, and the layer where the site has one.
+
+    Where an optional one cannot be read in a model, the fold goes without it; any other leaves it without a Reading.
+    """
 
     site: str
     layer: int = 0
+    optional: bool = field(default=False, compare=False)
 
 
 class Batch(Protocol):

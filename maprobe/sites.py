@@ -46,6 +46,12 @@ SITES: dict[str, Site] = {
             meaning="the residual stream (hidden state) after the block; layer 0 is the embedding output",
         ),
         Site(
+            name="block.mid",
+            axes=_STREAM,
+            per_layer=True,
+            meaning="the residual stream between the attention and the MLP of a block, where one follows the other",
+        ),
+        Site(
             name="block.attn.out",
             axes=_STREAM,
             per_layer=True,
@@ -56,6 +62,13 @@ SITES: dict[str, Site] = {
             axes=_STREAM,
             per_layer=True,
             meaning="what the MLP (or the experts) adds to the residual stream",
+        ),
+        Site(
+            name="block.mlp.in",
+            axes=_STREAM,
+            per_layer=True,
+            meaning="what the MLP is called on: the normed residual stream (in post-norm models, the residual stream "
+            "itself)",
         ),
         Site(
             name="block.mlp.hidden",

@@ -50,6 +50,8 @@ class Block:
         attention_added: the module whose output the attention sub-layer adds to the residual stream; None where no
             module's output is what is added, so that ``block.attn.out`` cannot be read.
         attention_maps: the module that attention is read from, by the anatomy's route; None where it cannot be.
+        between: the module that is called on the residual stream between attention and MLP, where one follows the
+            other.
         mlp: the MLP or expert sub-layer.
         mlp_added: as ``attention_added``, for the MLP.
         down: the down projections; several for experts.
@@ -62,6 +64,7 @@ class Block:
     attention: Part | None
     attention_added: Part | None
     attention_maps: Part | None
+    between: Part | None
     mlp: Part | None
     mlp_added: Part | None
     down: tuple[Part, ...]

@@ -196,6 +196,7 @@ def _block(layer: int, event: Event, events: Sequence[Event], row: Architecture 
         attention=part(found.attention, stated if named.get("attention") else "its name within the block"),
         attention_added=part(found.attention_added, added),
         attention_maps=None,
+        between=part(found.between, "it is called on the sum of the block's input and what attention adds"),
         mlp=part(found.mlp, stated if named.get("mlp") else "its name within the block, or its last matrix"),
         mlp_added=part(found.mlp_added, added),
         down=_down(found, prefix, row, model),

@@ -13,6 +13,7 @@ from maprobe.edits import AnyEdit, AttentionWindow, Edit, RowsEdit, TokenEdit, W
 from maprobe.errors import InterventionError
 from maprobe.running.attention import narrowed_attention
 from maprobe.running.calling import incoming, stream_of, with_incoming, with_outgoing
+from maprobe.running.rows import feeding
 from maprobe.running.switching import switched_off
 from maprobe.running.tracing import wraps
 
@@ -65,13 +66,18 @@ class Editor:
                 self._windows.append(edit)
 
     def __enter__(self) -> Editor:
+        # Looking for rows calls the model, which nothing may edit at that time.
+        rows = [
+            (edit, feeding(self._anatomy, edit.layer, edit.channels, expert=edit.expert, others=edit.keep))
+            for edit in self._rows
+        ]
         try:
             for layer in sorted({*self._entries, *self._tokens}):
                 self._hook(layer)
             for edit in self._weights:
                 self._changed = self._stack.enter_context(_set_weight(self._anatomy, edit)) or self._changed
-            for rows in self._rows:
-                self._changed = self._stack.enter_context(switched_off(self._anatomy, rows)) or self._changed
+            for channels, lines in rows:
+                self._changed = self._stack.enter_context(switched_off(self._anatomy, channels, lines)) or self._changed
             for window in self._windows:
                 self._narrow(window)
         except BaseException:

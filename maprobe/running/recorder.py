@@ -16,6 +16,7 @@ from maprobe.running.attention import Observer, watched_attention, watched_maps
 from maprobe.running.calling import call, incoming, logits_of, outgoing, stream_of
 from maprobe.running.editing import Editor
 from maprobe.running.experts import watched_products
+from maprobe.running.rows import taking_in
 
 if TYPE_CHECKING:
     from maprobe.running.anatomy import Anatomy, Block, Part
@@ -52,12 +53,19 @@ class Recorder:
         self._batch: Batch | None = None
         self._editor = Editor(anatomy, edits)
         self._failures: dict[int, MaprobeError] = {}
+        self._mlps: dict[int, Part | None] = {}
         self._folds: dict[Tap, list[Fold]] = {}
+        self._optional: set[tuple[Tap, int]] = set()
         for fold in folds:
             for tap in fold.taps:
                 self._folds.setdefault(tap, []).append(fold)
+                if tap.optional:
+                    self._optional.add((tap, id(fold)))
 
     def __enter__(self) -> Recorder:
+        # Looking for these calls the model, which nothing may watch or edit at that time.
+        layers = sorted({tap.layer for tap in self._folds if tap.site == "block.mlp.in"})
+        self._mlps = {layer: taking_in(self._anatomy, layer) for layer in layers}
         try:
             # Edits come in before what watches, so that what is watched is what the model goes on with.
             self._stack.enter_context(self._editor)
@@ -116,7 +124,8 @@ class Recorder:
         try:
             show()
         except MeasurementError as error:
-            self._failures.update((id(fold), error) for fold in self._folds[tap])
+            needing = (fold for fold in self._folds[tap] if (tap, id(fold)) not in self._optional)
+            self._failures.update((id(fold), error) for fold in needing)
 
     def _show(self, tap: Tap) -> None:
         if tap.site in _FROM_ATTENTION:
@@ -127,7 +136,11 @@ class Recorder:
             block = self._block(tap.layer)
             self._after(block.module, lambda output: self._observe(tap, stream_of(output, block.path)))
         elif tap.site == "block.attn.in":
-            self._show_input(tap, self._block(tap.layer).attention)
+            self._show_input(tap, self._block(tap.layer).attention, "no attention sub-layer was found")
+        elif tap.site == "block.mid":
+            self._show_input(tap, self._block(tap.layer).between, "its attention and its MLP do not follow one another")
+        elif tap.site == "block.mlp.in":
+            self._show_input(tap, self._mlps[tap.layer], "no MLP was found")
         elif tap.site == "block.mlp.hidden":
             self._show_hidden(tap)
         elif tap.site not in _LOGITS:
@@ -170,9 +183,9 @@ class Recorder:
 
         self._after(part.module, see)
 
-    def _show_input(self, tap: Tap, part: Part | None) -> None:
+    def _show_input(self, tap: Tap, part: Part | None, without: str) -> None:
         if part is None:
-            raise MeasurementError(_unreadable(tap, "no attention sub-layer was found"))
+            raise MeasurementError(_unreadable(tap, without))
         self._before(part.module, lambda value: self._observe(tap, self._as_stream(value)))
 
     def _show_hidden(self, tap: Tap) -> None:

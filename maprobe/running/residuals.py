@@ -28,10 +28,15 @@ _MLP = re.compile(r"mlp|ffn|ffw|feed_?forward|moe|expert", re.IGNORECASE)
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class SubLayers:
-    """The sub-layers of one block, as events of its trace; ``*_added`` are those whose output is added."""
+    """The sub-layers of one block, as events of its trace.
+
+    ``*_added`` are those whose output is added. ``between``, where the MLP follows the attention, is called on the sum
+    of the block's input and what attention adds to it.
+    """
 
     attention: Event | None
     attention_added: Event | None
+    between: Event | None
     mlp: Event | None
     mlp_added: Event | None
     down: Event | None
@@ -58,11 +63,12 @@ def find_sub_layers(block: Event, inner: Sequence[Event], *, attention: str = ""
     down = _down([event for event in inner if _inside(event, found_mlp)], width)
     for first in _candidates(sized, found_attention, exact=bool(attention)):
         for second in _candidates(sized, found_mlp, exact=bool(mlp)):
-            residual = _residual(block, inner, first, second)
+            residual, between = _residual(block, inner, first, second)
             if residual != "unknown":
                 return SubLayers(
                     attention=found_attention,
                     attention_added=first,
+                    between=between,
                     mlp=found_mlp,
                     mlp_added=second,
                     down=down,
@@ -72,6 +78,7 @@ def find_sub_layers(block: Event, inner: Sequence[Event], *, attention: str = ""
     return SubLayers(
         attention=found_attention,
         attention_added=found_attention if attention else None,
+        between=None,
         mlp=found_mlp,
         mlp_added=found_mlp if attention or mlp else None,
         down=down,
@@ -124,20 +131,22 @@ def _candidates(events: Sequence[Event], role: Event | None, *, exact: bool) -> 
             yield from reversed(list(handing_on(once, last)))
 
 
-def _residual(block: Event, inner: Sequence[Event], attention: Event, mlp: Event) -> Residual:
+def _residual(block: Event, inner: Sequence[Event], attention: Event, mlp: Event) -> tuple[Residual, Event | None]:
+    """Return how two sub-layers come together, and what is called on the residual stream between them."""
     x, a, m, y = (value.double().flatten() for value in (block.before, attention.after, mlp.after, block.after))
     scale = x.abs() + a.abs() + m.abs()
     dtype = block.after.dtype
     if within(x + a + m, y, scale, dtype):
-        between = any(_called_on(event, x + a, scale, dtype) for event in inner)
-        return "sequential" if between else "parallel"
+        between = next((event for event in inner if _called_on(event, x + a, scale, dtype)), None)
+        return ("sequential" if between else "parallel"), between
     for first in inner:
         if is_norm(first.module) and _called_on(first, x + a, scale, dtype):
             u = first.after.double().flatten()
             for second in inner:
                 if is_norm(second.module) and _called_on(second, u + m, u.abs() + m.abs(), dtype):
-                    return "post-norm" if torch.equal(second.after.double().flatten(), y) else "unknown"
-    return "unknown"
+                    last = torch.equal(second.after.double().flatten(), y)
+                    return ("post-norm" if last else "unknown"), None
+    return "unknown", None
 
 
 def _called_on(event: Event, expected: torch.Tensor, scale: torch.Tensor, dtype: torch.dtype) -> bool:

@@ -19,14 +19,15 @@ import torch
 from torch import nn
 
 from maprobe.errors import InterventionError
+from maprobe.running.anatomy import Part
 from maprobe.running.calling import call, incoming, resting, sample, with_incoming
 from maprobe.running.experts import Product, Products
 from maprobe.running.tracing import wraps
 
 if TYPE_CHECKING:
-    from maprobe.running.anatomy import Anatomy, Block, Part
+    from maprobe.running.anatomy import Anatomy, Block
 
-__all__ = ["Lines", "feeding"]
+__all__ = ["Lines", "feeding", "taking_in"]
 
 _SEED = 20241002
 _MATRIX = 2
@@ -147,6 +148,22 @@ def feeding(
         for layout in _of_expert(anatomy, layouts, expert)
         for one in (layout, *_biases(anatomy, layout))
     )
+
+
+def taking_in(anatomy: Anatomy, layer: int) -> Part | None:
+    """Return the module that is called on what the MLP of a block takes in; None where there is none.
+
+    That is the MLP, or, where the block holds its matrices without a module around them (OPT, BERT), the first of them.
+    """
+    block = anatomy.blocks[layer - 1]
+    if block.mlp is None or not any(part.path == block.mlp.path for part in block.down):
+        return block.mlp
+    try:
+        first = feeding(anatomy, layer, [0])[0]
+    except InterventionError:
+        return None
+    path = first.path.rpartition(".")[0].removesuffix(".base_layer")
+    return Part(path=path, module=anatomy.model.get_submodule(path), route="it makes the MLP's hidden state")
 
 
 def _require_expert(place: str, block: Block, expert: int | None) -> None:

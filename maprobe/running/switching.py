@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ from maprobe.edits import RowsEdit
 from maprobe.errors import InterventionError
 from maprobe.running.calling import incoming
 from maprobe.running.experts import watched_products
-from maprobe.running.rows import Lines, feeding
+from maprobe.running.rows import Lines
 
 if TYPE_CHECKING:
     from maprobe.running.anatomy import Anatomy
@@ -22,16 +22,19 @@ __all__ = ["switched_off"]
 
 
 @contextmanager
-def switched_off(anatomy: Anatomy, edit: RowsEdit) -> Iterator[bool]:
-    """Set the lines that an edit means to zero for the time of the context, and yield whether that changed any.
+def switched_off(anatomy: Anatomy, edit: RowsEdit, lines: Iterable[Lines]) -> Iterator[bool]:
+    """Set lines to zero for the time of the context, and yield whether that changed any.
 
     A copy is kept of these lines alone. In every forward call it is seen to that the channels which they make are zero.
 
+    Args:
+        anatomy: the model's parts.
+        edit: the channels that are to be off.
+        lines: the lines that make them.
+
     Raises:
-        InterventionError: as :func:`maprobe.running.rows.feeding`; while running, if a channel that is to be off is
-            not zero.
+        InterventionError: while running, if a channel that is to be off is not zero.
     """
-    lines = feeding(anatomy, edit.layer, edit.channels, expert=edit.expert, others=edit.keep)
     kept: list[tuple[Lines, torch.Tensor]] = []
     with ExitStack() as stack:
         stack.callback(_put_back, kept)

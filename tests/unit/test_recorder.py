@@ -18,6 +18,7 @@ from maprobe.running.recorder import Recorder
 
 IDS = torch.tensor([[5, 9, 2, 7, 11, 3, 8], [4, 6, 1, 12, 30, 2, 9]])
 BATCH = PlainBatch(IDS, (0, 1))
+LAST = Tap("block.out", 3)
 
 
 @dataclass
@@ -122,6 +123,41 @@ class TestSites:
                     rows.append(torch.nn.functional.silu(gate) * up)
         expected = torch.stack(rows)
         torch.testing.assert_close(seen[seen[:, 0].argsort()], expected[expected[:, 0].argsort()], rtol=1e-4, atol=1e-6)
+
+    @pytest.mark.parametrize("family", ["llama", "gemma2", "gpt2", "opt", "bloom", "mixtral", "olmo2"])
+    def test_the_stream_between_attention_and_mlp_is_the_sum_of_the_first_two(self, family: str) -> None:
+        taps = [Tap("block.out", 1), Tap("block.attn.out", 2), Tap("block.mid", 2)]
+        before, attention, middle = (shown(anatomy_of(family), *taps).seen[tap][0] for tap in taps)
+        torch.testing.assert_close(before + attention, middle, rtol=1e-6, atol=1e-7)
+
+    @pytest.mark.parametrize("family", ["phi", "bert"])
+    def test_nothing_lies_between_where_the_mlp_does_not_follow_on_the_sum(self, family: str) -> None:
+        anatomy, tap = anatomy_of(family), Tap("block.mid", 2)
+        needing, doing_without = Keep((tap, LAST)), Keep((Tap("block.mid", 2, optional=True), LAST))
+        with Recorder(anatomy, [needing, doing_without]) as recorder:
+            recorder.run(BATCH)
+        assert "do not follow one another" in str(recorder.failure(needing))
+        assert recorder.failure(doing_without) is None
+        assert [LAST] == list(doing_without.seen)
+
+    @pytest.mark.parametrize(
+        ("family", "path"),
+        [
+            ("llama", "model.layers.1.mlp"),
+            ("opt", "model.decoder.layers.1.fc1"),
+            ("bert", "encoder.layer.1.intermediate.dense"),
+        ],
+    )
+    def test_the_mlp_takes_in_what_it_or_its_first_matrix_is_called_on(self, family: str, path: str) -> None:
+        anatomy, caught = anatomy_of(family), []
+        # Other taps are watched too: looking for the first matrix must not disturb them.
+        keep = shown(anatomy, LAST, Tap("block.mlp.in", 2))
+        module = anatomy.model.get_submodule(path)
+        handle = module.register_forward_pre_hook(lambda module, args: caught.append(args[0].view(2, 7, 32)))
+        with torch.inference_mode():
+            anatomy.model(IDS)
+        handle.remove()
+        assert torch.equal(caught[0], keep.seen[Tap("block.mlp.in", 2)][0])
 
     def test_logits_are_those_of_the_model(self) -> None:
         anatomy = anatomy_of()
