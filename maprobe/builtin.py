@@ -9,6 +9,7 @@ from maprobe.corpora import CORPORA
 from maprobe.expectations import OPERATORS
 from maprobe.interventions.attention_window import ATTENTION_WINDOW
 from maprobe.interventions.massive import MASSIVE_ENTRIES
+from maprobe.interventions.massive_weights import MASSIVE_WEIGHTS_OFF
 from maprobe.interventions.registers import REGISTERS
 from maprobe.interventions.super_weight import SUPER_WEIGHT
 from maprobe.measurements.accuracy import ACCURACY
@@ -25,6 +26,7 @@ from maprobe.measurements.landscape import LANDSCAPE
 from maprobe.measurements.layerwise import LAYERWISE
 from maprobe.measurements.magnitude import MAGNITUDE
 from maprobe.measurements.massive import MASSIVE
+from maprobe.measurements.massive_weights import MASSIVE_WEIGHTS
 from maprobe.measurements.normalisation import NORMS
 from maprobe.measurements.outliers import OUTLIERS
 from maprobe.measurements.perplexity import PERPLEXITY
@@ -33,6 +35,7 @@ from maprobe.measurements.registers import REGISTER_MEANS
 from maprobe.measurements.sinks import SINK
 from maprobe.measurements.super_weights import SUPER_WEIGHTS
 from maprobe.measurements.token_norms import TOKEN_NORMS
+from maprobe.measurements.token_trace import TOKEN_TRACE
 from maprobe.recipes import (
     Architecture,
     Corpus,
@@ -65,6 +68,8 @@ def pytest_maprobe_measurements() -> Iterable[MeasurementRecipe]:
         BIAS,
         MAP,
         SUPER_WEIGHTS,
+        TOKEN_TRACE,
+        MASSIVE_WEIGHTS,
         FINITE,
         PUBLISHED,
         IMAGE_TOKENS,
@@ -77,7 +82,7 @@ def pytest_maprobe_measurements() -> Iterable[MeasurementRecipe]:
 
 def pytest_maprobe_interventions() -> Iterable[InterventionRecipe]:
     """Bring our interventions."""
-    return (MASSIVE_ENTRIES, SUPER_WEIGHT, ATTENTION_WINDOW, REGISTERS)
+    return (MASSIVE_ENTRIES, SUPER_WEIGHT, MASSIVE_WEIGHTS_OFF, ATTENTION_WINDOW, REGISTERS)
 
 
 def pytest_maprobe_expectations() -> Iterable[Operator]:

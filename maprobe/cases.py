@@ -49,9 +49,9 @@ class InputsRequest:
     """The inputs a probe asks for.
 
     Attributes:
-        source: ``text``, ``file``, ``jsonl``, ``choices``, ``images`` or ``corpus``; ``default`` is the corpus that
-            goes with the modality of the checkpoint, where a probe leaves its inputs out.
-        value: the literal texts, the path or paths as written, or the name of the corpus.
+        source: ``text``, ``file``, ``jsonl``, ``choices``, ``images``, ``corpus`` or ``token``; ``default`` is the
+            corpus that goes with the modality of the checkpoint, where a probe leaves its inputs out.
+        value: the literal texts, the path or paths as written, the name of the corpus, or that of the token.
         text_field: name of the field that holds the text in each line of a JSONL file.
         task: how the lines of a file of questions are written; one of :data:`TASKS`.
         labels: how images are labelled: ``none``, or ``subfolders`` for a folder with a subfolder for each class.
@@ -62,7 +62,7 @@ class InputsRequest:
         folder: folder that relative paths start from: the one the probe file lies in.
     """
 
-    source: Literal["text", "file", "jsonl", "choices", "images", "corpus", "default"] = "corpus"
+    source: Literal["text", "file", "jsonl", "choices", "images", "corpus", "token", "default"] = "corpus"
     value: tuple[str, ...] = ("python-docs",)
     text_field: str = "text"
     task: str = "plain"

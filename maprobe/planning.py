@@ -28,6 +28,7 @@ __all__ = [
     "companion_request",
     "describe",
     "located_by",
+    "located_on",
     "make_plan",
     "merged",
 ]
@@ -203,15 +204,17 @@ def make_plan(
     sizes: dict[tuple[str, InputsRequest], InputSize] = {}
     cases = []
     for planned in settled:
-        planned = _sized(planned, sizes, size)  # noqa: PLW2901 - a fault found here belongs to the case
-        cases.append(planned)
-        if planned.inapplicable or (planned.case.checkpoint, planned.probe.inputs) not in sizes:
-            continue
         probe = planned.probe
-        untouched = needs.setdefault(planned.arms["untouched"], {})
         locating = located_by(probe.intervene, registry) if probe.intervene is not None else None
+        place = located_on(planned.arms["untouched"], probe.intervene, registry)
+        for inputs in (probe.inputs, place.inputs):
+            planned = _sized(planned, inputs, sizes, size)  # noqa: PLW2901 - a fault found here belongs to the case
+        cases.append(planned)
+        if planned.inapplicable or any((place.checkpoint, part) not in sizes for part in (probe.inputs, place.inputs)):
+            continue
+        needs.setdefault(planned.arms["untouched"], {})
         if locating is not None:
-            untouched[locating] = None
+            needs.setdefault(place, {})[locating] = None
         if planned.fault:
             continue
         wanted = [probe.measure]
@@ -246,16 +249,27 @@ def located_by(intervene: InterveneRequest, registry: Registry) -> MeasureReques
     return replace(locate, options=tuple((name, given.get(name, default)) for name, default in defaults))
 
 
+def located_on(key: RunKey, intervene: InterveneRequest | None, registry: Registry) -> RunKey:
+    """Return the untouched pass in which an intervention finds what to edit in the passes of a key.
+
+    It is one over the same inputs, or over those that the intervention names.
+    """
+    named = registry.interventions[intervene.target].inputs if intervene is not None else None
+    inputs = named(intervene) if named is not None and intervene is not None else None
+    return replace(key, edit=None, inputs=inputs or key.inputs)
+
+
 def _options(recipe: MeasurementRecipe) -> Options:
     return tuple(sorted((parameter.name, parameter.default) for parameter in recipe.parameters))
 
 
 def _sized(
     planned: PlannedCase,
+    inputs: InputsRequest,
     sizes: dict[tuple[str, InputsRequest], InputSize],
     size: Callable[[str, InputsRequest], InputSize],
 ) -> PlannedCase:
-    key = (planned.case.checkpoint, planned.probe.inputs)
+    key = (planned.case.checkpoint, inputs)
     if planned.inapplicable or key in sizes:
         return planned
     try:

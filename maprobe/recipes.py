@@ -10,7 +10,7 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from maprobe.cases import InterveneRequest, MeasureRequest
+from maprobe.cases import InputsRequest, InterveneRequest, MeasureRequest
 from maprobe.edits import AnyEdit
 from maprobe.facts import CheckpointFacts
 from maprobe.materials import Choice, Corpus, Picture
@@ -212,6 +212,8 @@ class InterventionRecipe:
         controls: allowed values of ``control``, besides ``none``; the first is the default.
         handed: which of ``at`` and its own parameters are handed on to the measurement that locates, under the same
             name.
+        inputs: gives the inputs that the measurement which locates is made on, or None for those of the probe; without
+            it, they are those of the probe.
         parameters: its own keys under ``intervene``.
     """
 
@@ -224,6 +226,7 @@ class InterventionRecipe:
     sets: tuple[Literal["zero", "mean", "value"], ...] = ("zero", "mean", "value")
     controls: tuple[str, ...] = ("median",)
     handed: tuple[str, ...] = ()
+    inputs: Callable[[InterveneRequest], InputsRequest | None] | None = None
     parameters: tuple[Parameter, ...] = ()
 
 

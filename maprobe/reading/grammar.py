@@ -55,11 +55,12 @@ __all__ = [
 ]
 
 VERSIONS = (1,)
-SOURCES = ("text", "file", "jsonl", "choices", "images", "corpus")
+SOURCES = ("text", "file", "jsonl", "choices", "images", "corpus", "token")
 OF_ONE_SOURCE = {"field": "jsonl", "task": "choices", "labels": "images"}
 # What makes no sense with a source, and why.
 UNFIT = {
     "choices": {"length": "would cut the options of `choices` short"},
+    "token": dict.fromkeys(("sequences", "length", "skip", "bos"), "says nothing of one token alone"),
     "images": {
         "length": "is for texts, and the inputs are images: the image processor says how large they are",
         "bos": "is for texts, and the inputs are images, which have no such token",
@@ -142,6 +143,7 @@ INPUT_KEYS = {
     "choices": "path of a file of multiple-choice questions in JSON lines, from the folder of the probe file",
     "images": "path of a folder of images, or a list of paths, from the folder of the probe file",
     "corpus": "name of a corpus",
+    "token": "one token alone: bos, the beginning-of-sequence token",
     "field": "field that holds the text in each line of jsonl; left out, text",
     "task": "how the lines of choices are written; left out, plain",
     "labels": "how images are labelled: subfolders for a folder with a subfolder for each class; left out, none",
@@ -163,6 +165,7 @@ INPUT_LEAVES = {
     "jsonl": Leaf(TEXT.schema, "a path"),
     "choices": Leaf(TEXT.schema, "a path"),
     "images": Leaf(_TEXTS, "a path, or a list of paths"),
+    "token": Leaf({"enum": ["bos"]}),
     "task": Leaf({"enum": list(TASKS)}),
     "labels": Leaf({"enum": ["none", "subfolders"]}),
     "field": Leaf(TEXT.schema, "the name of a field"),

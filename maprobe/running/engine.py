@@ -21,6 +21,7 @@ from maprobe.planning import (
     RunKey,
     describe,
     located_by,
+    located_on,
     make_plan,
     require_memory,
 )
@@ -215,14 +216,15 @@ class Engine:
     def _measured(self, planned: PlannedCase) -> Reading:
         probe = planned.probe
         untouched = planned.arms["untouched"]
-        if probe.intervene is None or untouched not in self._runs:
+        place = located_on(untouched, probe.intervene, self.registry)
+        if probe.intervene is None or place not in self._runs:
             if planned.fault:
                 raise MeasurementError(planned.fault)
             return self._reading(untouched, probe.measure)
         # Looking for the entries comes first: where there are none, the question has no object, whatever else
         # stands in the way of answering it.
         locating = located_by(probe.intervene, self.registry)
-        located = self._reading(untouched, locating) if locating is not None else None
+        located = self._reading(place, locating) if locating is not None else None
         if located is not None and located.absent is not None:
             return located
         if planned.fault:
@@ -304,9 +306,9 @@ class Engine:
             return ()
         intervene = run.key.edit.intervene
         recipe = self.registry.interventions[intervene.target]
-        untouched = RunKey(checkpoint=run.key.checkpoint, inputs=run.key.inputs)
+        place = located_on(run.key, intervene, self.registry)
         locating = located_by(intervene, self.registry)
-        located = self._reading(untouched, locating) if locating is not None else None
+        located = self._reading(place, locating) if locating is not None else None
         return recipe.edits(located, intervene, run.key.edit.arm)
 
 

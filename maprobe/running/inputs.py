@@ -5,8 +5,7 @@ Nothing is padded: sequences of unequal length never share a batch. See docs/inp
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 from typing import TYPE_CHECKING
@@ -17,6 +16,7 @@ from maprobe.errors import InputError
 from maprobe.running.choices import read_questions, sequences_of
 from maprobe.running.image_inputs import ImageBatch, ImageInputs, prepare_images
 from maprobe.running.masks import at_positions
+from maprobe.running.sequences import check_ids, check_length, digest_of, in_lengths
 from maprobe.running.texts import Passage, Texts, read_texts
 from maprobe.running.tokens import Frame, Ids, Vocabulary, frame
 
@@ -163,23 +163,44 @@ def prepare(
             f"beside its weights, or pass the tokenizer"
         )
     vocabulary = Vocabulary(tokenizer, facts.label)
+    if request.source == "token":
+        return _token(vocabulary, facts)
     if request.source == "choices":
         return _questions(request, vocabulary, facts)
     texts = read_texts(request, corpora)
     if texts.length is not None:
-        _check_length(texts.length, facts)
+        check_length(texts.length, facts)
     first = texts.passages[min(request.skip, len(texts.passages) - 1)]
     around = frame(texts.bos, vocabulary, first.text, first.place, stream=texts.stream)
     cut = _cut_stream if texts.stream else _cut_each
     sequences = tuple(cut(texts, request.skip, vocabulary, around))
-    _check_length(max(map(len, sequences)), facts)
-    _check_ids(sequences, facts)
+    check_length(max(map(len, sequences)), facts)
+    check_ids(sequences, facts)
     lost = ", in a skipped sequence" if around.head and around.prefix and texts.stream and request.skip else ""
     return Inputs(
         sequences=sequences,
         description=_described(texts, sequences, request.skip),
         digest=digest_of(sequences),
         bos=f"{texts.bos}: {around.told}{lost}",
+        vocabulary=vocabulary,
+    )
+
+
+def _token(vocabulary: Vocabulary, facts: CheckpointFacts) -> Inputs:
+    """Return one sequence of the beginning-of-sequence token alone."""
+    if vocabulary.bos is None:
+        raise InputError(
+            f"the tokenizer of {vocabulary.label} has no beginning-of-sequence token, which was to be run alone; name "
+            f"a text, or restrict the probe with `when: {{has_bos: true}}`"
+        )
+    sequences = ((vocabulary.bos,),)
+    check_ids(sequences, facts)
+    name = vocabulary.names(sequences[0])
+    return Inputs(
+        sequences=sequences,
+        description=f"{name} alone",
+        digest=digest_of(sequences),
+        bos=f"{name}, and nothing else",
         vocabulary=vocabulary,
     )
 
@@ -192,10 +213,10 @@ def _questions(request: InputsRequest, vocabulary: Vocabulary, facts: Checkpoint
         told = f"{vocabulary.names(around.prefix)} at the start of each" if around.prefix else "none added"
         around = replace(around, suffix=(), told=told)
     sequences, choices = sequences_of(questions, vocabulary, around)
-    _check_length(max(map(len, sequences)), facts, hint="leave out the longest question")
-    _check_ids((*sequences, *(choice.ids for choice in choices)), facts)
+    check_length(max(map(len, sequences)), facts, hint="leave out the longest question")
+    check_ids((*sequences, *(choice.ids for choice in choices)), facts)
     count = f"{len(questions)} question{'' if len(questions) == 1 else 's'} of {request.value[0]}"
-    described = f"{count}, {len(choices)} options in {len(sequences)} x {_lengths(sequences)}"
+    described = f"{count}, {len(choices)} options in {len(sequences)} x {in_lengths(sequences)}"
     return Inputs(
         sequences=sequences,
         description=f"{described} (skipping {request.skip})" if request.skip else described,
@@ -204,14 +225,6 @@ def _questions(request: InputsRequest, vocabulary: Vocabulary, facts: Checkpoint
         vocabulary=vocabulary,
         choices=choices,
     )
-
-
-def digest_of(sequences: Iterable[Sequence[int]]) -> str:
-    """Return the sha256 of the ids in decimal, one line a sequence, set apart by one space, each line ended by LF."""
-    digest = hashlib.sha256()
-    for sequence in sequences:
-        digest.update(f"{' '.join(map(str, sequence))}\n".encode("ascii"))
-    return digest.hexdigest()
 
 
 def count_batches(inputs: AnyInputs, size: int) -> int:
@@ -303,36 +316,11 @@ def _chosen(texts: Texts, skip: int, there: int, each: str = "") -> range:
     return range(skip, skip + wanted)
 
 
-def _check_length(length: int, facts: CheckpointFacts, hint: str = "") -> None:
-    limit = int(facts["max_position_embeddings"] or 0)
-    if 0 < limit < length:
-        raise InputError(
-            f"a sequence of {length} tokens is longer than {facts.label} was made for (max_position_embeddings: "
-            f"{limit}); {hint or f'write `length: {limit}` or less'}"
-        )
-
-
-def _check_ids(sequences: Iterable[Ids], facts: CheckpointFacts) -> None:
-    rows = int(facts["vocab_size"] or 0)
-    highest = max(map(max, sequences))
-    if 0 < rows <= highest:
-        raise InputError(
-            f"token id {highest} has no row in the embedding of {facts.label} (vocab_size: {rows}), so the tokenizer "
-            f"does not belong to the model; give it the tokenizer that it was trained with"
-        )
-
-
 def _described(texts: Texts, sequences: Sequence[Ids], skip: int) -> str:
-    tokens = _lengths(sequences)
+    tokens = in_lengths(sequences)
     count = len(sequences)
     if texts.name:
         described = f"{count} x {tokens} of {texts.name}"
     else:
         described = f"{count} text{'s' if count > 1 else ''} of {tokens}"
     return f"{described} (skipping {skip})" if skip else described
-
-
-def _lengths(sequences: Sequence[Ids]) -> str:
-    shortest, longest = min(map(len, sequences)), max(map(len, sequences))
-    lengths = f"{longest}" if shortest == longest else f"{shortest} to {longest}"
-    return f"{lengths} token{'s' if longest > 1 else ''}"
