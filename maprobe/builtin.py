@@ -31,6 +31,7 @@ from maprobe.measurements.normalisation import NORMS
 from maprobe.measurements.outliers import OUTLIERS
 from maprobe.measurements.perplexity import PERPLEXITY
 from maprobe.measurements.published import PUBLISHED
+from maprobe.measurements.published_weights import PUBLISHED_WEIGHTS
 from maprobe.measurements.registers import REGISTER_MEANS
 from maprobe.measurements.sinks import SINK
 from maprobe.measurements.super_weights import SUPER_WEIGHTS
@@ -72,6 +73,7 @@ def pytest_maprobe_measurements() -> Iterable[MeasurementRecipe]:
         MASSIVE_WEIGHTS,
         FINITE,
         PUBLISHED,
+        PUBLISHED_WEIGHTS,
         IMAGE_TOKENS,
         TOKEN_NORMS,
         REGISTER_MEANS,

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from maprobe.errors import MeasurementError
-from maprobe.measurements.traces import ADDED, HIDDEN, STREAM, Trace
+from maprobe.measurements.traces import HIDDEN, STREAM, Trace, weight_taps
 from maprobe.readings import Axis, Place, Quantity, Reading, Scalar
 from maprobe.recipes import Batch, FoldContext, MeasurementRecipe, Parameter, QuantitySpec, Tap
 
@@ -27,42 +27,32 @@ GAIN = 100.0
 @dataclass
 class _WeightsFold:
     context: FoldContext
-    trace: Trace = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.trace = Trace(self.context)
+    trace: Trace = field(default_factory=Trace)
 
     @property
     def taps(self) -> tuple[Tap, ...]:
-        layers = self.context.layers
-        return (
-            *(Tap(STREAM, layer) for layer in range(layers[0] - 1, layers[-1] + 1)),
-            *(Tap(site, layer) for layer in layers for site in (ADDED, HIDDEN)),
-        )
+        return weight_taps(self.context.layers)
 
     def observe(self, tap: Tap, value: torch.Tensor, batch: Batch, *, offset: int = 0) -> None:
         self.trace.observe(tap, value, batch, offset)
 
     def finish(self, companions: Mapping[str, Reading]) -> Reading:
         del companions
-        layers, sequences = self.context.layers, self.trace.sequences()
-        # Of several sequences, the one in which the layer gains most.
-        best = {layer: max(sequences, key=lambda at, layer=layer: self.trace.gain(layer, at)) for layer in layers}  # type: ignore[misc]
-        gains = {layer: self.trace.gain(layer, best[layer]) for layer in layers}
-        ranked = sorted(layers, key=lambda layer: -gains[layer])
+        found = self.trace.gains(self.context.layers)
+        gains = {layer: gain for layer, (gain, _) in found.items()}
+        ranked = sorted(gains, key=lambda layer: -gains[layer])
         layer = self._layer(ranked, gains)
         if layer is None:
-            first, second = ranked[0], ranked[1] if len(ranked) > 1 else None
-            rest = f", then layer {second} with {gains[second]:.4g}" if second is not None else ""
+            rest = f", then layer {ranked[1]} with {gains[ranked[1]]:.4g}" if len(ranked) > 1 else ""
             return Reading(
                 kind="massive.weights",
                 absent=(
                     f"no massive weights here: in no layer does the MLP add to the first token an entry at least "
-                    f"{self._least:g} times as large as the largest that enters the block (nearest: layer {first}, "
-                    f"{gains[first]:.4g} times{rest})"
+                    f"{self._least:g} times as large as the largest that enters the block (nearest: layer {ranked[0]} "
+                    f"with {gains[ranked[0]]:.4g}{rest})"
                 ),
             )
-        return self._found(layer, best[layer], gains)
+        return self._found(layer, found[layer][1], gains)
 
     @property
     def _least(self) -> float:
@@ -109,8 +99,7 @@ class _WeightsFold:
         )
         axis = (Axis(name="layer", labels=self.context.layers),)
         quantities["gains"] = Quantity(name="gains", axes=axis, values=tuple(gains[one] for one in self.context.layers))
-        assert hidden.state is not None, "states of this site are kept"
-        order = tuple(hidden.state.abs().argsort(descending=True, stable=True).tolist())
+        order = self.trace.order(layer, sequence)
         return Reading(
             kind="massive.weights",
             quantities=quantities,

@@ -17,7 +17,7 @@ from maprobe.sites import TokenSet
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["PUBLISHED"]
+__all__ = ["CARD", "PUBLISHED", "own_card"]
 
 _FOLDER = "model_cards"
 _COMPARED = ("exists", "dims", "tokens", "first_layer", "last_layer", "top")
@@ -76,14 +76,10 @@ class _PublishedFold:
 
     def finish(self, companions: Mapping[str, Reading]) -> Reading:
         del companions
-        path, facts = str(self.context.request.option("card")), self.context.facts
-        place = located(path)
-        if place is None and path != _FOLDER:
-            raise MeasurementError(f"there is no {path} in the working directory or above; name a card, or a folder")
-        card = find_card(place, (facts.reference, facts.label)) if place else None
+        facts = self.context.facts
+        card, reason = own_card(self.context)
         if card is None:
-            where = f"none in {place} is of {facts.reference}" if place else f"there is no folder {path} here or above"
-            return Reading(kind="published", absent=f"no card: {where}")
+            return Reading(kind="published", absent=reason)
         bos = self.bos.pop() if len(self.bos) == 1 else None
         figures = {name: card.fitting(f"massive.{name}", bos=bos) for name in _COMPARED}
         published = {name: figure for name, figure in figures.items() if figure}
@@ -102,6 +98,21 @@ class _PublishedFold:
             records=tuple(_record(name, figure, self.found) for name, figure in published.items()),
             notes=(f"held to {card.file}, for inputs {inputs}",),
         )
+
+
+def own_card(context: FoldContext) -> tuple[Card | None, str]:
+    """Return the card of the checkpoint under test, or None and why there is none.
+
+    Raises:
+        MeasurementError: the card or folder that the probe names does not exist.
+    """
+    path, facts = str(context.request.option("card")), context.facts
+    place = located(path)
+    if place is None and path != _FOLDER:
+        raise MeasurementError(f"there is no {path} in the working directory or above; name a card, or a folder")
+    card = find_card(place, (facts.reference, facts.label)) if place else None
+    where = f"none in {place} is of {facts.reference}" if place else f"there is no folder {path} here or above"
+    return card, "" if card else f"no card: {where}"
 
 
 def _require_same_shape(card: Card, figures: Iterable[Figure], *, depth: int, width: int) -> None:
@@ -174,6 +185,13 @@ def _told(values: Iterable[object]) -> str:
     return ", ".join(map(str, values)) or "none"
 
 
+CARD = Parameter(
+    name="card",
+    schema={"type": "string", "minLength": 1},
+    default=_FOLDER,
+    meaning="a card, or a folder from which the card of the checkpoint is taken",
+)
+
 PUBLISHED = MeasurementRecipe(
     name="published",
     summary="Where the massive activations are, beside the published figures of the checkpoint's model card.",
@@ -191,14 +209,7 @@ PUBLISHED = MeasurementRecipe(
             name="top_ratio", meaning="largest |x| of a layer, mean over the sequences, over the published one"
         ),
     ),
-    parameters=(
-        Parameter(
-            name="card",
-            schema={"type": "string", "minLength": 1},
-            default=_FOLDER,
-            meaning="a card, or a folder from which the card of the checkpoint is taken",
-        ),
-    ),
+    parameters=(CARD,),
     takes_layers=False,
     takes_tokens=False,
     start=_PublishedFold,

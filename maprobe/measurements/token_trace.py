@@ -34,10 +34,7 @@ _STATES = {
 @dataclass
 class _TraceFold:
     context: FoldContext
-    trace: Trace = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.trace = Trace(self.context)
+    trace: Trace = field(default_factory=Trace)
 
     @property
     def taps(self) -> tuple[Tap, ...]:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from maprobe.errors import MeasurementError
-from maprobe.recipes import Batch, FoldContext, Tap
+from maprobe.recipes import Batch, Tap
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["ADDED", "HIDDEN", "STREAM", "Peaks", "Trace"]
+__all__ = ["ADDED", "HIDDEN", "STREAM", "Peaks", "Trace", "weight_taps"]
 
 STREAM, HIDDEN, ADDED = "block.out", "block.mlp.hidden", "block.mlp.out"
 
@@ -54,7 +55,6 @@ class Trace:
         seen: the peaks by site, layer and sequence. Of several experts, those of the one with the largest entry.
     """
 
-    context: FoldContext
     seen: dict[tuple[str, int, int], Peaks] = field(default_factory=dict)
 
     def observe(self, tap: Tap, value: torch.Tensor, batch: Batch, offset: int) -> None:
@@ -100,8 +100,32 @@ class Trace:
         """Return the numbers of the sequences seen."""
         return tuple(sorted({sequence for _, _, sequence in self.seen}))
 
-    def gain(self, layer: int, sequence: int) -> float:
-        """Return the largest magnitude that an MLP adds over the largest in the stream that enters its block."""
+    def gains(self, layers: Sequence[int]) -> dict[int, tuple[float, int]]:
+        """Return the gain of each layer, and the sequence that has it: of several, the one with the largest.
+
+        A gain is the largest magnitude that the MLP adds, over the largest in the stream that enters the block.
+        """
+        found = {}
+        for layer in layers:
+            gain, first = max((self._gain(layer, at), -at) for at in self.sequences())
+            found[layer] = (gain, -first)
+        return found
+
+    def order(self, layer: int, sequence: int) -> tuple[int, ...]:
+        """Return the channels of the MLP's hidden state in a layer, those of the largest magnitude first."""
+        state = self.seen[HIDDEN, layer, sequence].state
+        assert state is not None, "states of this site are kept"
+        return tuple(state.abs().argsort(descending=True, stable=True).tolist())
+
+    def _gain(self, layer: int, sequence: int) -> float:
         entering = self.seen[STREAM, layer - 1, sequence].top
         added = self.seen[ADDED, layer, sequence].top
         return added / entering if entering else (math.inf if added else 0.0)
+
+
+def weight_taps(layers: Sequence[int]) -> tuple[Tap, ...]:
+    """Return the places by which gains and channels are told, for consecutive layers."""
+    return (
+        *(Tap(STREAM, layer) for layer in range(layers[0] - 1, layers[-1] + 1)),
+        *(Tap(site, layer) for layer in layers for site in (ADDED, HIDDEN)),
+    )

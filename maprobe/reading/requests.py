@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os.path
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from maprobe.cases import InputsRequest, InterveneRequest, MeasureRequest, Options
@@ -30,6 +32,7 @@ from maprobe.sites import ALL_LAYERS, ALL_TOKENS, SITES, LayerRange, TokenSet
 __all__ = [
     "Context",
     "at_leaf",
+    "beside",
     "control_leaf",
     "inputs_request",
     "intervene_request",
@@ -37,6 +40,9 @@ __all__ = [
     "recipe_of",
     "set_leaf",
 ]
+
+
+_ONE_FILE = ("file", "jsonl", "choices")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,9 +86,11 @@ def inputs_request(node: Node | None, context: Context) -> InputsRequest:
     for name, why in UNFIT.get("images" if pictured else source, {}).items():
         if name in entries:
             context.faults.add(entries[name].place, f"`{name}` {why}; remove it")
+    values_of = (value,) if isinstance(value, str) else tuple(value or ())
+    folder, read = beside(context.folder, values_of) if source in _ONE_FILE else (context.folder, values_of)
     return InputsRequest(
         source=source,  # type: ignore[arg-type]
-        value=(value,) if isinstance(value, str) else tuple(value or ()),
+        value=read,
         text_field=values.get("field") or "text",
         task=values.get("task") or "plain",
         labels=values.get("labels") or "none",
@@ -91,9 +99,22 @@ def inputs_request(node: Node | None, context: Context) -> InputsRequest:
         skip=values.get("skip") or 0,
         bos=values.get("bos"),
         # Only where it decides what is read: probes in different folders share the pass over one corpus.
-        folder=context.folder if source in ("file", "jsonl", "choices", "images") else "",
+        folder=folder if source in ("file", "jsonl", "choices", "images") else "",
         mark=node.mark,
     )
+
+
+def beside(folder: str, value: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
+    """Return the folder and the path of a file as probes of the folder that it lies in would write them.
+
+    A path that goes up and into a folder beside starts from there: probes of two folders that read one file share its
+    passes. Any other path is left as it is.
+    """
+    parts = Path(value[0]).parts if len(value) == 1 else ()
+    ups = next((index for index, part in enumerate(parts) if part != ".."), len(parts))
+    if not folder or not ups or len(parts) < ups + 2:
+        return folder, value
+    return os.path.normpath(Path(folder, *parts[: ups + 1])), (str(Path(*parts[ups + 1 :])),)
 
 
 def _corpus(node: Node, context: Context) -> str | None:

@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-__all__ = ["BLOCKS", "FACTS", "MASSIVE", "PLANTED", "TWINS", "VALUE", "Carriers", "Design", "Twin"]
+__all__ = ["BLOCKS", "CHANNEL", "FACTS", "MASSIVE", "PLANTED", "TWINS", "VALUE", "Carriers", "Design", "Twin"]
 
 BLOCKS = 8
 MASSIVE = 2  # the dim that is massive
 VALUE = 9000.0
+CHANNEL = 32  # the channel of the MLP through which it is written
 
 Carriers = Literal["first", "some-first", "delimiters", "words"]
 
@@ -37,6 +38,9 @@ class Design:
         offset: value of the massive dim in the embedding of every token.
         overflow: whether the MLP of block 3 overflows at delimiters.
         frail: whether the massive activation goes if an ordinary entry of the same token is taken away.
+        leaning: whether the prediction hangs on many other channels of the MLP that writes them.
+        restless: what the MLP of block 1 adds to one ordinary dim of every token.
+        moved: whether they are written through another channel of the MLP than in the planted model.
         taught: whether the model knows the answers to the questions of the session.
     """
 
@@ -54,6 +58,9 @@ class Design:
     offset: float = 0.0
     overflow: bool = False
     frail: bool = False
+    leaning: bool = False
+    restless: float = 0.0
+    moved: bool = False
     taught: bool = True
 
 
@@ -82,6 +89,8 @@ FACTS: Mapping[str, object] = {
     "massive.first_layer": 2,
     "massive.last_layer": BLOCKS - 1,
     "massive.top": VALUE,
+    "weights.layer": 2,
+    "weights.channels": [CHANNEL],
 }
 
 
@@ -116,6 +125,9 @@ TWINS: Mapping[str, Twin] = {
         _twin("muted", "whose norms before attention shut the massive dim out", norm=3e-4),
         _twin("amplified", "whose norms before attention enlarge the massive dim", norm=3.0),
         _twin("frail", "in which they hang on an ordinary entry of the same token", frail=True),
+        _twin("leaning", "in which as much hangs on other rows of the layer that writes them", leaning=True),
+        _twin("restless", "whose first layer already adds far more than there was", restless=300.0),
+        _twin("moved", "in which another channel writes them", moved=True),
         _twin("untaught", "that knows no answer to any question", taught=False),
     )
 }

@@ -210,6 +210,18 @@ def _without_bos(probe: Probe) -> bool:
     return probe.inputs.bos != "require"
 
 
+def _of_rows(*kinds: str) -> Callable[[Probe], bool]:
+    """Say whether an intervention sets these rows of an MLP to zero: the top ones, all others, or all there are."""
+
+    def told(probe: Probe) -> bool:
+        if probe.intervene is None:
+            return False
+        others = "others" if probe.intervene.option("top") else "all"
+        return ("top" if probe.intervene.option("rows") == "top" else others) in kinds
+
+    return told
+
+
 _OF_EDIT = ("edited", "ratio", "difference", "paired.mean", "paired.low", "paired.high")
 _OF_CONTROL = ("control.edited", "control.ratio", "control.difference")
 
@@ -242,6 +254,13 @@ RULES: tuple[Rule, ...] = (
     _rule("attention.norms", "amplified", "input_ratio"),
     _rule("attention.bias", "capricious"),
     _rule("super.weights", "unplanted"),
+    _rule("token.trace", "unplanted"),
+    _rule("massive.weights", "restless", "margin"),
+    _rule("massive.weights", "unplanted", "gain", "hidden", "hidden_ratio", "stream", "stream_ratio"),
+    _rule("perplexity accuracy", "harmless", *_OF_EDIT, edit="massive-weights", where=_of_rows("top", "all")),
+    _rule("perplexity accuracy", "leaning", *_OF_CONTROL, edit="massive-weights", where=_of_rows("top")),
+    _rule("perplexity accuracy", "leaning", *_OF_EDIT, edit="massive-weights", where=_of_rows("others")),
+    _rule("perplexity accuracy", "harmless", *_OF_CONTROL, edit="massive-weights", where=_of_rows("others")),
     _rule("finite", "overflowing", "nonfinite"),
     _rule("finite", "too-large", "range_share", "largest"),
     _rule("finite", "large", where=lambda probe: any(band.level == "warn" for band in probe.bands)),
@@ -252,6 +271,8 @@ RULES: tuple[Rule, ...] = (
     _rule("published", "late", "first_layer_offset"),
     _rule("published", "short-lived", "last_layer_offset"),
     _rule("published", "doubled", "top_ratio"),
+    _rule("published.weights", "late", "layer_offset"),
+    _rule("published.weights", "moved", "channel", "channels_jaccard"),
 )
 
 RULES += tuple(

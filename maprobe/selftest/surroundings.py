@@ -111,7 +111,7 @@ def placed(probe: Probe, card: Path) -> Probe:
     A waiver says something of a checkpoint that the planted models are not.
     """
     measure = probe.measure
-    if measure.kind == "published":
+    if measure.kind in ("published", "published.weights"):
         options: Options = tuple((name, str(card) if name == "card" else value) for name, value in measure.options)
         measure = replace(measure, options=options)
     overrides = tuple(replace(override, probe=placed(override.probe, card)) for override in probe.overrides)
