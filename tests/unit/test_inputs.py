@@ -90,6 +90,20 @@ def says(*parts: str) -> str:
 # Literal texts
 
 
+def test_bos_alone_is_one_sequence_of_one_token() -> None:
+    request = InputsRequest(source="token", value=("bos",))
+    for tokenizer, token in ((HAS_BOS, BOS), (WITH_BOS, BOS), (BERT_LIKE, CLS)):
+        inputs = prepare(request, tokenizer, FACTS, {})
+        assert ((token,),) == inputs.sequences
+        assert inputs.description in ("<s> alone", "[CLS] alone")
+        assert digest_of(((token,),)) == inputs.digest
+
+
+def test_bos_alone_needs_a_tokenizer_that_has_one() -> None:
+    with pytest.raises(InputError, match="no beginning-of-sequence token, which was to be run alone.*has_bos: true"):
+        prepare(InputsRequest(source="token", value=("bos",)), PLAIN, FACTS, {})
+
+
 def test_each_literal_text_is_one_whole_sequence() -> None:
     inputs = text("w0 w1 w2", "w3 w4")
     assert inputs.sequences == (ids(0, 2), ids(3, 4))

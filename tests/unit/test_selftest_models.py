@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from maprobe.selftest.design import BLOCKS, FACTS, MASSIVE, PLANTED, TWINS, VALUE
+from maprobe.selftest.design import BLOCKS, CHANNEL, FACTS, MASSIVE, PLANTED, TWINS, VALUE
 from maprobe.selftest.language import DELIMITERS, ROUND, WORDS, next_words, text
 from maprobe.selftest.llama import CODE, MARK, MEAN, NOISE, SINK_HEADS
 from maprobe.selftest.opening import open_llama
@@ -167,6 +167,8 @@ class TestTheMassiveActivation:
             "massive.first_layer": 2,
             "massive.last_layer": BLOCKS - 1,
             "massive.top": VALUE,
+            "weights.layer": 2,
+            "weights.channels": [CHANNEL],
         } == dict(FACTS)
 
 
@@ -294,6 +296,26 @@ class TestTwins:
     def test_what_the_norm_before_attention_leaves(self, name: str, size: float) -> None:
         normed = opened(name).model.model.layers[4].input_layernorm(states(name)[4][:, 0])
         assert pytest.approx(size, abs=0.05) == float(normed[:, MASSIVE].mean().detach())
+
+    def test_leaning(self) -> None:
+        model, others = opened("leaning").model, [row for row in range(64) if row != CHANNEL]
+        mlp = model.model.layers[1].mlp
+        calm = perplexity(logits("leaning"))
+        assert calm < 1.2 * perplexity(logits())
+        kept = mlp.gate_proj.weight.detach().clone()
+        for rows in (others, [40, 42, 44, 46]):
+            with torch.no_grad():
+                mlp.gate_proj.weight[rows] = 0
+                harmed = perplexity(logits("leaning"))
+                mlp.gate_proj.weight.copy_(kept)
+            assert harmed > 5 * calm, rows
+
+    def test_moved_and_restless(self) -> None:
+        for name, channel in (("planted", CHANNEL), ("moved", CHANNEL + 1)):
+            column = opened(name).model.model.layers[1].mlp.down_proj.weight[MASSIVE]
+            assert channel == int(column.abs().argmax()), name
+        assert 300 == pytest.approx(float(states("restless")[1].abs().amax(-1).min()), rel=0.05)
+        assert VALUE == pytest.approx(float(states("restless")[2][:, 0, MASSIVE].min()), rel=0.02)
 
     def test_frail(self) -> None:
         model = opened("frail").model
