@@ -83,6 +83,7 @@ def test_without_inputs_the_default_corpus_is_read() -> None:
     [
         ("{text: One.}", InputsRequest(source="text", value=("One.",))),
         ("{text: [One., Two.]}", InputsRequest(source="text", value=("One.", "Two."))),
+        ("{token: bos}", InputsRequest(source="token", value=("bos",))),
         ("{file: a.txt}", InputsRequest(source="file", value=("a.txt",), folder="here")),
         ("{jsonl: a.jsonl}", InputsRequest(source="jsonl", value=("a.jsonl",), folder="here")),
         (
@@ -105,6 +106,14 @@ def test_the_same_corpus_asked_for_from_two_folders_is_the_same_input() -> None:
     text = "{corpus: python-docs, length: 8}"
     assert inputs(text, folder="here") == inputs(text, folder="there")
     assert inputs("{file: a.txt}", folder="here") != inputs("{file: a.txt}", folder="there")
+
+
+def test_one_file_asked_for_from_two_folders_side_by_side_is_the_same_input() -> None:
+    near = inputs("{choices: data/a.jsonl}", folder="/probes/one")
+    assert near == inputs("{choices: ../one/data/a.jsonl}", folder="/probes/two")
+    assert near != inputs("{choices: ../data/a.jsonl}", folder="/probes/two")
+    up = inputs("{file: ../a.txt}", folder="/probes/two")
+    assert ("/probes/two", ("../a.txt",)) == (up.folder, up.value), "a path into no folder beside stays as it is"
 
 
 def test_relative_paths_start_from_the_folder_of_the_probe_file(tmp_path: Path) -> None:
