@@ -11,13 +11,14 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, NoReturn, cast
+from typing import Any, cast
 
 import torch
 import transformers
 
 from maprobe.errors import MaprobeError, TrainingError
 from maprobe.running.storage import cache_folder
+from maprobe.training.arguments import Parser, least_zero, positive, whole
 from maprobe.training.folders import RunFolder
 from maprobe.training.loop import Trainer
 from maprobe.training.openwebtext import openwebtext
@@ -33,12 +34,6 @@ _ABOUT = """Train a language model from scratch, as the default, with a sink tok
 is DIR/final. With the same seed, variants begin with the same weights where they share them, and see the same data."""
 _FEWEST = 257
 _MOST = 2**16  # entries of a vocabulary whose ids are kept in two bytes
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        """Say what is wrong in one sentence."""
-        self.exit(2, f"{_NAME}: {message}; --help tells what there is\n")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -214,7 +209,7 @@ def _quiet() -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog=f"python -m {_NAME}", description=_ABOUT, allow_abbrev=False)
+    parser = Parser(_NAME, _ABOUT)
     small = PRESETS["small"]
     what = parser.add_argument_group("what is trained")
     what.add_argument("--variant", required=True, choices=VARIANTS, help="of attention")
@@ -233,7 +228,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     what.add_argument(
         "--seed",
-        type=_whole(0, 2**32),
+        type=whole(0, 2**32),
         default=1337,
         metavar="N",
         help="of the first weights and of the order of the data: 1337",
@@ -261,28 +256,28 @@ def _parser() -> argparse.ArgumentParser:
     )
     sizes = parser.add_argument_group("sizes and rates", "Those left out are the recipe's; here are those of small.")
     rows: list[tuple[str, str, Callable[[str], Any], str]] = [
-        ("vocabulary", "N", _whole(1), "entries of the vocabulary, without a sink token"),
-        ("layers", "N", _whole(1), "blocks"),
-        ("heads", "N", _whole(1), "heads of attention in a block"),
-        ("key-value-heads", "N", _whole(1), "heads of keys and values, for llama"),
-        ("width", "N", _whole(1), "size of the residual stream"),
-        ("block", "N", _whole(1), "tokens in a sequence, without a sink token"),
-        ("batch", "N", _whole(1), "sequences in a forward call"),
-        ("accumulate", "N", _whole(1), "forward calls in a step"),
-        ("steps", "N", _whole(1), "steps in all"),
-        ("lr", "RATE", _positive, "the highest learning rate"),
-        ("warmup", "N", _whole(0), "steps over which the rate rises to it"),
+        ("vocabulary", "N", whole(1), "entries of the vocabulary, without a sink token"),
+        ("layers", "N", whole(1), "blocks"),
+        ("heads", "N", whole(1), "heads of attention in a block"),
+        ("key-value-heads", "N", whole(1), "heads of keys and values, for llama"),
+        ("width", "N", whole(1), "size of the residual stream"),
+        ("block", "N", whole(1), "tokens in a sequence, without a sink token"),
+        ("batch", "N", whole(1), "sequences in a forward call"),
+        ("accumulate", "N", whole(1), "forward calls in a step"),
+        ("steps", "N", whole(1), "steps in all"),
+        ("lr", "RATE", positive, "the highest learning rate"),
+        ("warmup", "N", whole(0), "steps over which the rate rises to it"),
         (
             "horizon",
             "N",
-            _whole(1),
+            whole(1),
             "the step at which it has fallen to a tenth, along a cosine; with small --steps, now",
         ),
-        ("weight-decay", "X", _least_zero, "of tensors of two axes and more, k' and v' included"),
-        ("clip", "X", _positive, "the largest norm of the gradient"),
-        ("save-every", "N", _whole(1), "steps between checkpoints"),
-        ("evaluate-every", "N", _whole(1), "steps between validation losses"),
-        ("windows", "N", _whole(1), "the most held-out sequences that a validation loss is taken over"),
+        ("weight-decay", "X", least_zero, "of tensors of two axes and more, k' and v' included"),
+        ("clip", "X", positive, "the largest norm of the gradient"),
+        ("save-every", "N", whole(1), "steps between checkpoints"),
+        ("evaluate-every", "N", whole(1), "steps between validation losses"),
+        ("windows", "N", whole(1), "the most held-out sequences that a validation loss is taken over"),
     ]
     fields = {"lr": "rate", "weight-decay": "decay", "save-every": "save", "evaluate-every": "evaluate"}
     for name, letter, kind, meaning in rows:
@@ -291,37 +286,6 @@ def _parser() -> argparse.ArgumentParser:
         sizes.add_argument(f"--{name}", dest=field, type=kind, metavar=letter, help=text, default=argparse.SUPPRESS)
         parser.set_defaults(**{field: None})
     return parser
-
-
-def _whole(least: int, most: int = 2**31) -> Callable[[str], int]:
-    def read(text: str) -> int:
-        try:
-            number = int(text)
-        except ValueError:
-            number = least - 1
-        if not least <= number <= most:
-            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {least} to {most}")
-        return number
-
-    return read
-
-
-def _number(text: str, what: str, holds: Callable[[float], bool]) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
-    if not (math.isfinite(number) and holds(number)):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number {what}")
-    return number
-
-
-def _positive(text: str) -> float:
-    return _number(text, "above 0", lambda number: number > 0)
-
-
-def _least_zero(text: str) -> float:
-    return _number(text, "of at least 0", lambda number: number >= 0)
 
 
 if __name__ == "__main__":
