@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from maprobe.training.macdrop import MacDrop
     from maprobe.training.massive_rows import Channels
 
-__all__ = ["Adapter", "Schedule", "Worth", "adapted", "merged", "train", "worth"]
+__all__ = ["Adapter", "Schedule", "Worth", "adapted", "merged", "needed_peft", "train", "worth"]
 
 _TOLD = 10  # reports of the loss in a training
 _CHUNK = 8  # examples in a forward call without gradients
@@ -94,11 +94,11 @@ class Worth:
         return {name: value if math.isfinite(value) else str(value) for name, value in asdict(self).items()}
 
 
-def adapted(model: nn.Module, adapter: Adapter, seed: int) -> Any:  # noqa: ANN401 - peft may be missing
-    """Return a model with a fresh adapter; everything else of it is frozen.
+def needed_peft() -> Any:  # noqa: ANN401 - a module that may be missing
+    """Return the package peft.
 
     Raises:
-        TrainingError: peft is missing, or it finds nothing to adapt.
+        TrainingError: it cannot be imported.
     """
     try:
         with hushed(Silent()):
@@ -108,18 +108,28 @@ def adapted(model: nn.Module, adapter: Adapter, seed: int) -> Any:  # noqa: ANN4
             f"adapters need the package peft, which cannot be imported ({error}); install it with "
             f"`pip install 'maprobe[train]'`"
         ) from None
+    return peft
+
+
+def adapted(model: nn.Module, adapter: Adapter, seed: int) -> Any:  # noqa: ANN401 - peft may be missing
+    """Return a model with a fresh adapter; everything else of it is frozen.
+
+    Raises:
+        TrainingError: peft is missing, or it finds nothing to adapt.
+    """
+    peft = needed_peft()
     targets: Any = adapter.targets[0] if adapter.targets == ("all-linear",) else [*adapter.targets]
     torch.manual_seed(seed)
     try:
         with hushed(Silent()):
             config = peft.LoraConfig(
                 r=adapter.rank,
-                lora_alpha=cast("int", adapter.alpha),  # a scale like any other
+                lora_alpha=adapter.alpha,
                 target_modules=targets,
                 use_dora=adapter.kind == "dora",
                 task_type="CAUSAL_LM",
             )
-            return peft.get_peft_model(cast("Any", model), config)
+            return peft.get_peft_model(model, config)
     except ValueError as error:
         first = str(error).strip().splitlines()[0]
         raise TrainingError(f"--targets {' '.join(adapter.targets)}: peft adapts nothing by it ({first})") from error
@@ -127,10 +137,9 @@ def adapted(model: nn.Module, adapter: Adapter, seed: int) -> Any:  # noqa: ANN4
 
 def merged(model: nn.Module, folder: Path) -> nn.Module:
     """Return a model with the saved adapter of a folder merged into its weights."""
-    import peft
-
+    peft = needed_peft()
     with hushed(Silent()):
-        whole: Any = peft.PeftModel.from_pretrained(cast("Any", model), str(folder))
+        whole: Any = peft.PeftModel.from_pretrained(model, str(folder))
         module: nn.Module = whole.merge_and_unload()
     return module
 

@@ -28,7 +28,7 @@ from maprobe.running.inputs import Inputs, prepare
 from maprobe.running.subjects import ReferencedSource
 from maprobe.running.tokens import Vocabulary
 from maprobe.training.arguments import Parser, least_zero, positive, probability, whole
-from maprobe.training.arms import Adapter, Schedule, Worth, adapted, merged, train, worth
+from maprobe.training.arms import Adapter, Schedule, Worth, adapted, merged, needed_peft, train, worth
 from maprobe.training.curricula import CURRICULA, Curriculum
 from maprobe.training.dropping import MASKS
 from maprobe.training.instructions import Instructions, encoded, read_instructions
@@ -71,6 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _compare(parsed: argparse.Namespace) -> str:
+    needed_peft()
     curriculum = Curriculum(kind=parsed.curriculum, p0=parsed.p0, alpha=parsed.curriculum_alpha)
     given = Channels.given(parsed.layer, parsed.channels)
     cpu = _on_cpu(parsed.device)

@@ -18,7 +18,7 @@ from maprobe.errors import TrainingError
 from maprobe.running.discovery import discover
 from maprobe.training.adapters import base_of, is_dora, require_frozen, require_plain, without_adapters
 from maprobe.training.curricula import Curriculum, Moment
-from maprobe.training.dropping import Dropped, Masks, left_over
+from maprobe.training.dropping import MASKS, Dropped, Masks, left_over
 from maprobe.training.massive_rows import Channels, bos_of, find_channels
 
 if TYPE_CHECKING:
@@ -50,7 +50,8 @@ class MacDrop(TrainerCallback):
     Args:
         curriculum: the probability of dropping, by step; None for the paper's, 0.8 (1 - t/T).
         k: how many channels are dropped; 5 in the paper.
-        layer: number of the block, from 1, to look for channels in, or whose ``channels`` are given; None to find it.
+        layer: number of the block, from 1, to look for channels in, or whose ``channels`` are given; None for the one
+            whose MLP makes the token massive.
         channels: the channels themselves, from 0; None to find them.
         expert: number of the expert, from 0, where channels are given and the MLP consists of experts.
         bos: id of the token that channels are found on; None for the tokenizer's BOS, or else the config's.
@@ -81,6 +82,8 @@ class MacDrop(TrainerCallback):
         given = Channels.given(layer, channels, expert)
         if k < 1:
             raise TrainingError(f"k = {k} channels cannot be dropped; allowed: 1 and more")
+        if masks not in MASKS:
+            raise TrainingError(f"masks = {masks!r} does not exist; allowed: {', '.join(MASKS)}")
         if seed < 0:
             raise TrainingError(f"seed = {seed} is below 0; allowed: 0 and more")
         self.curriculum = curriculum or Curriculum()

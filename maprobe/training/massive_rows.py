@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, cast
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import torch
 
+from maprobe.cases import MeasureRequest
 from maprobe.errors import TrainingError
-from maprobe.readings import Reading
-from maprobe.recipes import Tap
-from maprobe.running.calling import resting
-from maprobe.running.inputs import TokenBatch
+from maprobe.facts import CheckpointFacts
+from maprobe.measurements.massive_weights import MASSIVE_WEIGHTS
+from maprobe.recipes import FoldContext
+from maprobe.running.calling import resting, token_embedding
 from maprobe.running.recorder import Recorder
 from maprobe.running.rows import feeding
 from maprobe.running.tokens import Vocabulary
@@ -21,8 +22,10 @@ if TYPE_CHECKING:
     from torch import nn
     from transformers import PreTrainedTokenizerBase
 
+    from maprobe.readings import Reading
     from maprobe.running.anatomy import Anatomy
     from maprobe.running.rows import Lines
+    from maprobe.sites import TokenSet
 
 __all__ = ["Channels", "bos_of", "find_channels"]
 
@@ -103,51 +106,85 @@ def bos_of(model: nn.Module, tokenizer: PreTrainedTokenizerBase | None) -> int:
     return int(found)
 
 
-@dataclass
-class _Watch:
-    """What one token shows of each layer: how large the MLP's output is beside the block's input, and the channels."""
-
-    layers: Sequence[int]
-    sizes: dict[tuple[str, int], float] = field(default_factory=dict)
-    hidden: dict[int, tuple[int, torch.Tensor]] = field(default_factory=dict)
-
-    @property
-    def taps(self) -> tuple[Tap, ...]:
-        return tuple(
-            tap
-            for layer in self.layers
-            for tap in (Tap("block.out", layer - 1), Tap("block.mlp.out", layer), Tap("block.mlp.hidden", layer))
-        )
-
-    def observe(self, tap: Tap, value: torch.Tensor, batch: object, *, offset: int = 0) -> None:
-        del batch
-        row = value.reshape(-1, value.shape[-1])[0].float()
-        if tap.site != "block.mlp.hidden":
-            self.sizes[tap.site, tap.layer] = float(row.norm())
-        elif tap.layer not in self.hidden or row.abs().max() > self.hidden[tap.layer][1].abs().max():
-            self.hidden[tap.layer] = (offset, row.clone())
-
-    def finish(self, companions: object) -> Reading:
-        """Return nothing: what was seen is read from here."""
-        del companions
-        return Reading(kind="massive rows")
-
-
 def find_channels(anatomy: Anatomy, bos: int, k: int, layer: int | None = None) -> Channels:
-    """Return the k largest channels that the token alone has in the layer whose MLP adds most, beside its input."""
+    """Return the k largest channels that a token alone has in the layer whose MLP makes it massive.
+
+    The layer is that of the measurement ``massive.weights``: the one in which the MLP adds the largest entry, beside
+    the largest that enters the block.
+
+    Args:
+        anatomy: the model's parts.
+        bos: id of the token.
+        k: how many channels.
+        layer: number of the block, from 1, where it is not to be found.
+
+    Raises:
+        TrainingError: the model has no massive weights, no such layer, or no such token, or fewer channels.
+        MeasurementError: the states of its MLPs cannot be read.
+    """
     if layer is not None and layer > anatomy.depth:
         raise TrainingError(f"the model has {anatomy.depth} layers, and layer {layer} was named; name another")
-    watch = _Watch(range(1, anatomy.depth + 1) if layer is None else (layer,))
-    device = next(anatomy.model.parameters()).device
-    batch = TokenBatch(
-        sequences=(0,), ids=torch.tensor([[bos]], device=device), rows=((bos,),), vocabulary=cast("Any", None)
+    embedding = token_embedding(anatomy.model)
+    rows = 0 if embedding is None else next(embedding.parameters()).shape[0]
+    if not 0 <= bos < rows:
+        raise TrainingError(f"the model has no token {bos} to find massive weights on; allowed as `bos`: 0..{rows - 1}")
+    reading = _measured(anatomy, bos, layer)
+    if reading.absent:
+        raise TrainingError(f"{reading.absent}; name a layer to drop its rows all the same, or train without MacDrop")
+    order = reading.kept["order"]
+    found = int(_number(reading, "layer"))
+    if k > len(order):
+        raise TrainingError(f"layer {found} has {len(order)} channels, and the {k} largest were asked for; lower k")
+    expert = None if reading.quantities["expert"].absent else int(_number(reading, "expert"))
+    return Channels(layer=found, channels=tuple(order[:k]), expert=expert)
+
+
+@dataclass(frozen=True, slots=True)
+class _OneToken:
+    """The batch of one sequence of one token, as folds are shown it."""
+
+    ids: torch.Tensor
+    sequences: tuple[int, ...] = (0,)
+
+    @property
+    def given(self) -> torch.Tensor:
+        return self.ids
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return 1, 1
+
+    def mask(self, tokens: TokenSet) -> torch.Tensor:
+        del tokens
+        return torch.ones_like(self.ids, dtype=torch.bool)
+
+    def text(self, row: int, position: int) -> str:
+        del row, position
+        return ""
+
+
+def _measured(anatomy: Anatomy, bos: int, layer: int | None) -> Reading:
+    options = {parameter.name: parameter.default for parameter in MASSIVE_WEIGHTS.parameters}
+    if layer is not None:
+        options["at"] = layer
+    fold = MASSIVE_WEIGHTS.start(
+        FoldContext(
+            request=MeasureRequest(
+                kind=MASSIVE_WEIGHTS.name, site=MASSIVE_WEIGHTS.sites[0], options=tuple(options.items())
+            ),
+            layers=tuple(range(1, anatomy.depth + 1)),
+            depth=anatomy.depth,
+            facts=CheckpointFacts(label="", reference="", values={}),
+            sequences=1,
+        )
     )
-    with resting(anatomy.model), Recorder(anatomy, [watch]) as recorder:
-        recorder.run(batch)
-    if (failure := recorder.failure(watch)) is not None:
+    device = next(anatomy.model.parameters()).device
+    with resting(anatomy.model), Recorder(anatomy, [fold]) as recorder:
+        recorder.run(_OneToken(torch.tensor([[bos]], device=device)))
+    if (failure := recorder.failure(fold)) is not None:
         raise failure
-    at = max(watch.layers, key=lambda n: watch.sizes["block.mlp.out", n] / watch.sizes["block.out", n - 1])
-    expert, hidden = watch.hidden[at]
-    routed = bool(anatomy.blocks[at - 1].down[0].routed)
-    largest = hidden.abs().argsort(descending=True, stable=True)[:k]
-    return Channels(layer=at, channels=tuple(largest.tolist()), expert=expert if routed else None)
+    return fold.finish({})
+
+
+def _number(reading: Reading, name: str) -> float:
+    return reading.quantities[name].values[0]
