@@ -1,4 +1,4 @@
-"""Variants of attention that a model can be built with, and training them from scratch.
+"""Variants of attention that a model can be built with, training them from scratch, and fine-tuning with MacDrop.
 
 To import this package makes the variants' model types known to transformers: its Auto classes then build, save and load
 them. maprobe imports it by itself when it meets a checkpoint of such a type.

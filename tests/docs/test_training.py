@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pages import columns, names, page
@@ -10,6 +11,8 @@ from pages import columns, names, page
 import maprobe.training
 from maprobe.builtin import builtin_registry
 from maprobe.reading.parsing import parse_text
+from maprobe.training.curricula import CURRICULA
+from maprobe.training.instructions import read_instructions
 from maprobe.training.presets import PRESETS, config_settings
 from maprobe.training.variants import ARCHITECTURES, VARIANTS, fresh_model
 
@@ -46,3 +49,24 @@ def test_the_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     scope: dict[str, object] = {}
     exec(PAGE.section("The variants", 2).example("python").text, scope)
     assert isinstance(scope["model"], maprobe.training.LlamaExplicitBiasForCausalLM)
+
+
+def test_the_curricula_are_those_of_the_code() -> None:
+    rows = columns(PAGE.section("MacDrop", 2).table(), 0)
+    assert [*CURRICULA] == [names(cell)[0] for cell in rows]
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")  # peft's and the trainer's own
+def test_the_example_of_macdrop_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    scope: dict[str, Any] = {}
+    exec(PAGE.section("MacDrop", 2).example("python").text, scope)
+    assert 8 == scope["callback"].steps
+    assert 2 == scope["callback"].found.layer
+    assert 5 == len(scope["callback"].found.channels)
+
+
+def test_the_number_of_instructions_is_that_of_the_file() -> None:
+    found = read_instructions(None)
+    count = len(found.train) + len(found.held_out)
+    assert f"{count} short instructions" in "".join(PAGE.section("Comparing with and without", 3).lines)

@@ -413,6 +413,16 @@ class TestTraining:
         assert same(frozen(tiny(family)), frozen(model))
         assert not same(plainly(family), learned(model))
 
+    def test_rows_of_the_expert_that_bos_is_routed_to_are_dropped_under_an_adapter_of_attention(
+        self, tmp_path: Path
+    ) -> None:
+        model = adapted("mixtral", targets=["q_proj", "v_proj"])
+        with in_layer_2() as callback:
+            trainer(model, tmp_path, [callback], max_steps=2).train()
+        assert callback.found is not None
+        assert callback.found.expert in range(4)
+        assert same(frozen(tiny("mixtral")), frozen(model))
+
     @pytest.mark.parametrize(("dora", "dtype"), FORMS)
     def test_with_p0_of_0_it_is_plain_training_bit_for_bit(
         self, dora: bool, dtype: torch.dtype, tmp_path: Path, plainly: Plainly

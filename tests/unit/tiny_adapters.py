@@ -26,9 +26,10 @@ def adapted(
     dora: bool = False,
     dtype: torch.dtype = torch.float32,
     base: nn.Module | None = None,
+    targets: str | list[str] = "all-linear",
     **more: Any,
 ) -> Any:
-    """A tiny model with LoRA or DoRA on all its matrices, always the same one."""
+    """A tiny model with LoRA or DoRA, on all its matrices unless told otherwise; always the same one."""
     with hushed(Silent()):  # peft asks transformers for what is deprecated
         import peft
 
@@ -37,7 +38,7 @@ def adapted(
         config = peft.LoraConfig(
             r=4,
             lora_alpha=8,
-            target_modules="all-linear",
+            target_modules=targets,
             use_dora=dora,
             task_type="CAUSAL_LM",
             fan_in_fan_out=family == "gpt2",
