@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, cast
 
+import torch
 from torch import nn
 
 from maprobe.errors import TrainingError
@@ -50,12 +51,14 @@ def without_adapters(model: nn.Module) -> Iterator[None]:
 
 
 def require_frozen(lines: Iterable[Lines]) -> None:
-    """See to it that nothing learns the weights that are put back after every step.
+    """See to it that the weights which are put back after every step are plain ones that nothing learns.
 
     Raises:
-        TrainingError: one of them is trained.
+        TrainingError: one of them is trained, or is quantised.
     """
     for line in lines:
+        if type(line.parameter.data) is not torch.Tensor:
+            raise TrainingError(_quantised(f"{line.path} is a {type(line.parameter.data).__name__}"))
         if line.parameter.requires_grad:
             raise TrainingError(
                 f"MacDrop puts rows of {line.path} back after every step, which would undo what the step taught them, "
@@ -76,11 +79,15 @@ def require_plain(model: nn.Module) -> None:
             "MacDrop edits whole matrices, and those of this model are spread over processes (FSDP, or DeepSpeed's "
             "ZeRO-3); train with whole weights in each process"
         )
-    if getattr(base, "is_quantized", False) or getattr(base, "hf_quantizer", None) is not None:
-        raise TrainingError(
-            f"MacDrop drops single weights of plain matrices, and {type(base).__name__} is quantised; load the base "
-            f"model without quantisation, in float32 or bfloat16"
-        )
+    if getattr(base, "is_quantized", False):
+        raise TrainingError(_quantised(f"{type(base).__name__} is quantised"))
+
+
+def _quantised(what: str) -> str:
+    return (
+        f"MacDrop drops single weights of plain matrices, and {what}; load the base model without quantisation, in "
+        f"float32 or bfloat16"
+    )
 
 
 def _wrapping(model: nn.Module) -> Iterator[nn.Module]:

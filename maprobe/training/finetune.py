@@ -58,6 +58,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except MaprobeError as error:
         sys.stderr.write(f"{_NAME}: {error}\n")
         return 2
+    except OSError as error:
+        sys.stderr.write(f"{_NAME}: --out {parsed.out} cannot be written ({error}); make room there\n")
+        return 2
     except (MemoryError, RuntimeError) as error:
         if not isinstance(error, MemoryError) and "memory" not in str(error):
             raise
@@ -73,7 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _compare(parsed: argparse.Namespace) -> str:
     needed_peft()
     curriculum = Curriculum(kind=parsed.curriculum, p0=parsed.p0, alpha=parsed.curriculum_alpha)
-    given = Channels.given(parsed.layer, parsed.channels)
+    given = Channels.given(parsed.layer, parsed.channels, parsed.expert)
     cpu = _on_cpu(parsed.device)
     instructions = read_instructions(parsed.data)
     _make(parsed.out)
@@ -327,6 +330,9 @@ def _parser() -> argparse.ArgumentParser:
     dropping.add_argument("--layer", type=whole(1), metavar="N", help="the layer, from 1; without, it is found")
     dropping.add_argument(
         "--channels", type=whole(0), nargs="+", metavar="N", help="channels of that layer, from 0; without, found"
+    )
+    dropping.add_argument(
+        "--expert", type=whole(0), metavar="N", help="the expert that --channels are of, from 0, where there are any"
     )
     dropping.add_argument(
         "--zeroed", type=whole(1), default=3, metavar="N", help="channels whose rows are zero for the last column: 3"

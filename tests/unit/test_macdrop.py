@@ -641,6 +641,18 @@ class TestRefusals:
         with pytest.raises(InterventionError, match="holds no plain matrices of weights, as in a quantised model"):
             trainer(model, tmp_path, [MacDrop(layer=2, channels=(3,))]).train()
 
+    def test_a_matrix_of_a_kind_of_its_own(self, tmp_path: Path) -> None:
+        class Odd(torch.Tensor):
+            """As libraries of quantisation make them: a tensor by name, and something else by content."""
+
+        base = tiny()
+        up = base.get_submodule("model.layers.1.mlp.up_proj")
+        with torch.no_grad():
+            up.weight = nn.Parameter(up.get_parameter("weight").as_subclass(Odd), requires_grad=False)
+        model = adapted(base=base, targets=["q_proj"])
+        with pytest.raises(TrainingError, match="layers.1.mlp.up_proj.weight is a Odd; load the base model without"):
+            trainer(model, tmp_path, [in_layer_2(channels=(3,))]).train()
+
     def test_weights_spread_over_processes(self, tmp_path: Path) -> None:
         model = adapted()
         run = trainer(model, tmp_path, [in_layer_2()])
