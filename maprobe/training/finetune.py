@@ -146,7 +146,8 @@ class _Comparison:
             "held_out": len(instructions.held_out),
             "text": text.description,
             "schedule": asdict(self._schedule),
-            "macdrop": {"curriculum": curriculum.to_dict(), "masks": parsed.masks},
+            "adapter": {"rank": parsed.rank, "alpha": parsed.alpha, "targets": parsed.targets},
+            "macdrop": {"curriculum": curriculum.to_dict(), "k": parsed.k, "masks": parsed.masks, "seed": parsed.seed},
             "zeroed": parsed.zeroed,
             "versions": _versions(),
             "arms": [],
@@ -171,13 +172,8 @@ class _Comparison:
 
     def table(self) -> str:
         """Return the table as Markdown."""
-        head = (
-            "model",
-            "held-out loss",
-            "perplexity",
-            f"perplexity, top {self._parsed.zeroed} zeroed",
-            "ratio",
-        )
+        zeroed = f"perplexity, top {self._parsed.zeroed} zeroed"
+        head = ("model", "held-out loss", "perplexity", zeroed, "ratio")
         rows = [
             (
                 arm["name"],

@@ -49,7 +49,7 @@ class MacDrop(TrainerCallback):
 
     Args:
         curriculum: the probability of dropping, by step; None for the paper's, 0.8 (1 - t/T).
-        k: how many channels are dropped; 5 in the paper.
+        k: how many channels are dropped, where they are found; 5 in the paper.
         layer: number of the block, from 1, to look for channels in, or whose ``channels`` are given; None for the one
             whose MLP makes the token massive.
         channels: the channels themselves, from 0; None to find them.
@@ -108,7 +108,7 @@ class MacDrop(TrainerCallback):
             dropped.restore()
 
     # The trainer evaluates and saves between on_step_end and the next on_step_begin, and after on_epoch_end. Rows are
-    # back before the first callback can look at the end of a step: nothing after the last backward call needs them.
+    # back before any callback is told of the end of a step: nothing after the last backward call needs them dropped.
 
     def on_train_begin(
         self,

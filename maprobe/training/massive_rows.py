@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from operator import index
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -59,11 +60,12 @@ class Channels:
             return None
         if layer is None:
             raise TrainingError("channels are given without the layer that they are in; name the layer, from 1")
-        named = tuple(channels)
+        try:
+            named = tuple(index(channel) for channel in channels)  # as JSON has them, and numpy has not
+        except TypeError:
+            named = ()
         if not named or len(set(named)) < len(named) or min(named) < 0:
-            raise TrainingError(
-                f"channels {[*named]} cannot be dropped; allowed: different numbers from 0, at least one"
-            )
+            raise TrainingError(f"channels {[*channels]} cannot be dropped; allowed: different whole numbers from 0")
         return cls(layer=layer, channels=named, expert=expert)
 
     @classmethod

@@ -273,6 +273,8 @@ class TestRun:
     def test_it_is_noted_what_was_done(self, run: Path) -> None:
         report = self.report(run)
         assert {"kind": "step", "p0": 0.9, "alpha": None} == report["macdrop"]["curriculum"]
+        assert (3, "shared", 1337) == tuple(report["macdrop"][name] for name in ("k", "masks", "seed"))
+        assert {"rank": 16, "alpha": 16.0, "targets": ["all-linear"]} == report["adapter"]
         assert (36, 4) == (report["train"], report["held_out"])
         assert {"maprobe", "peft", "torch", "transformers", "python"} == set(report["versions"])
 

@@ -675,6 +675,7 @@ class TestRefusals:
             ({"channels": (1,)}, "channels are given without the layer that they are in"),
             ({"layer": 1, "channels": (1, 1)}, r"channels \[1, 1\] cannot be dropped"),
             ({"layer": 1, "channels": ()}, r"channels \[\] cannot be dropped"),
+            ({"layer": 1, "channels": (0.5,)}, r"channels \[0.5\] cannot be dropped; allowed: different whole numbers"),
             ({"layer": 1, "channels": (-1,)}, r"channels \[-1\] cannot be dropped"),
             ({"expert": 1}, "expert 1 is for channels that are given"),
         ],
