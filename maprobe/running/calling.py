@@ -30,9 +30,15 @@ _STREAM_KEYWORDS = ("hidden_states", "x", "hidden_state", "inputs")
 
 
 def call(
-    model: nn.Module, given: torch.Tensor, *, logits: bool, attentions: bool = False, inference: bool = True
+    model: nn.Module,
+    given: torch.Tensor,
+    *,
+    logits: bool,
+    attentions: bool = False,
+    inference: bool = True,
+    gradients: bool = False,
 ) -> Any:  # noqa: ANN401
-    """Call a model on token ids or on images, without gradients and without a cache.
+    """Call a model on token ids or on images, without a cache, and without gradients unless they are asked for.
 
     Args:
         model: a transformers model, or any module that takes token ids first.
@@ -40,6 +46,7 @@ def call(
         logits: whether all logits are wanted; if not, those of the last token alone are computed where possible.
         attentions: whether the modules shall return their attention maps.
         inference: whether it is called in torch's inference mode, whose tensors no gradient can go through.
+        gradients: whether a graph is made of what asks for a gradient; then it is not.
     """
     accepted = inspect.signature(model.forward).parameters
     wanted: dict[str, Any] = {"use_cache": False}
@@ -50,7 +57,8 @@ def call(
     options = {name: value for name, value in wanted.items() if name in accepted}
     if attentions:
         options["output_attentions"] = True
-    with torch.inference_mode() if inference else torch.no_grad():
+    without = torch.inference_mode if inference else torch.no_grad
+    with torch.enable_grad() if gradients else without():
         if given.is_floating_point():
             with unmasked(model):
                 pixels = given.to(_dtype(model))

@@ -1,0 +1,247 @@
+"""A(s, w) = |w * dD/dw| of the weights of the blocks' linear layers, exact and in chunks (arXiv:2405.17799, section 3).
+
+D is the largest next-token logit at the last position of sequence s, so that A is to first order how much D changes if
+the weight is set to zero. Weights are those of the two-dimensional matrices of the blocks' linear layers, taken together
+layer by layer; embeddings, head, norms and biases are left out, as in the paper.
+
+The gradient of a matrix is a product over the tokens of what it took in and of the gradient of what it gave out. It is
+made for some rows of a matrix at a time, and for all sequences at once: so nothing as large as a layer's gradient is ever
+held, and whatever two sequences have in common can be worked out exactly, since they meet in every chunk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from typing import TYPE_CHECKING, Protocol
+
+import torch
+from torch import nn
+
+from maprobe.errors import MeasurementError
+from maprobe.running.calling import resting
+from maprobe.running.gradients import Flow, frozen, gradient_walk
+
+if TYPE_CHECKING:
+    from maprobe.running.anatomy import Anatomy, Block
+
+__all__ = ["Matrix", "densities", "groups_of", "left_out", "matrices", "show_attributions"]
+
+_CHUNK = 1 << 20  # entries that are worked out at a time, over all sequences; they stay in the cache of a core
+_TOKENS = 1024  # in one forward call
+_AXES = 2
+_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+
+class _Sequences(Protocol):
+    @property
+    def sequences(self) -> Sequence[Sequence[int]]: ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Matrix:
+    """The weight of one linear layer.
+
+    Attributes:
+        path: the layer's attribute path from the model.
+        module: the layer.
+        weight: the weight as shape (outputs, inputs), whichever way the layer holds it.
+        offset: number of its first entry within those of its block.
+    """
+
+    path: str
+    module: nn.Module
+    weight: torch.Tensor
+    offset: int
+
+
+def matrices(block: Block) -> tuple[Matrix, ...]:
+    """Return the matrices of a block's linear layers, in the order in which the block holds them.
+
+    Raises:
+        MeasurementError: there are none; or one is not of floating numbers that can be differentiated, or lies on no
+            device.
+    """
+    found: list[Matrix] = []
+    offset = 0
+    for name, module in block.module.named_modules():
+        weight = _weight(module)
+        if weight is None:
+            continue
+        path = f"{block.path}.{name}" if name else block.path
+        if weight.dtype not in _DTYPES or weight.dim() != _AXES:
+            raise MeasurementError(
+                f"{path} holds its weights as {str(weight.dtype).removeprefix('torch.')}, which cannot be "
+                f"differentiated; load the checkpoint without quantisation"
+            )
+        if weight.is_meta:
+            raise MeasurementError(
+                f"the weights of {path} lie on no device while it is not called, so they cannot be multiplied with "
+                f"their gradient; load the whole model on one device"
+            )
+        found.append(Matrix(path, module, weight, offset))
+        offset += weight.numel()
+    if not found:
+        raise MeasurementError(
+            f"block {block.path} has no linear layer whose weights are a plain matrix (quantised and fused weights are "
+            f"none), so its weights cannot be attributed to; restrict the probe with `when`"
+        )
+    return tuple(found)
+
+
+def _weight(module: nn.Module) -> torch.Tensor | None:
+    """Return the weight of a linear layer as (outputs, inputs), without a graph; None for any other module."""
+    from transformers.pytorch_utils import Conv1D
+
+    weight = getattr(module, "weight", None)
+    if not isinstance(weight, torch.Tensor):
+        return None
+    if isinstance(module, Conv1D):
+        return weight.detach().T
+    return weight.detach() if isinstance(module, nn.Linear) else None
+
+
+def left_out(anatomy: Anatomy) -> tuple[str, ...]:
+    """Return the paths of weights with two or more axes within the blocks that belong to no linear layer."""
+    paths = []
+    for block in anatomy.blocks:
+        seen = {id(matrix.module.weight) for matrix in matrices(block)}
+        for name, weight in block.module.named_parameters():
+            if weight.dim() >= _AXES and id(weight) not in seen:
+                paths.append(f"{block.path}.{name}")
+    return tuple(paths)
+
+
+def groups_of(sequences: Sequence[Sequence[int]], *, single: bool = False) -> tuple[tuple[int, ...], ...]:
+    """Return the numbers of the sequences that share a forward call: sequences of one length, up to 1024 tokens.
+
+    Args:
+        sequences: token ids.
+        single: whether each sequence is called by itself.
+    """
+    order = sorted(range(len(sequences)), key=lambda number: len(sequences[number]))
+    groups = []
+    for length, numbers in groupby(order, key=lambda number: len(sequences[number])):
+        size = 1 if single else max(1, _TOKENS // length)
+        same = tuple(numbers)
+        groups += [same[start : start + size] for start in range(0, len(same), size)]
+    return tuple(groups)
+
+
+def show_attributions(
+    anatomy: Anatomy,
+    sequences: Sequence[Sequence[int]],
+    layers: Sequence[int],
+    show: Callable[[int, torch.Tensor, tuple[int, ...], int], None],
+    *,
+    advance: Callable[[], None] = lambda: None,
+) -> int:
+    """Show A of every weight of some layers for all sequences, chunk by chunk, from the last layer to the first.
+
+    Args:
+        anatomy: the model's parts.
+        sequences: token ids.
+        layers: the layers asked about.
+        show: takes the layer, the chunk of shape (sequences, weights), the numbers of the sequences in its rows, and
+            the number of its first weight within the layer. The chunk must be neither kept nor changed.
+        advance: called when a block is done with.
+
+    Returns:
+        Number of forward calls of the model.
+
+    Raises:
+        MeasurementError: see :func:`matrices` and :func:`maprobe.running.gradients.gradient_walk`.
+    """
+    held = {layer: matrices(anatomy.blocks[layer - 1]) for layer in layers}
+    groups = groups_of(sequences, single=_routed(anatomy))
+    order = tuple(number for group in groups for number in group)
+    device = _device(anatomy)
+    ids = [torch.tensor([list(sequences[number]) for number in group]).to(device) for group in groups]
+    watched = {layer: [matrix.module for matrix in found] for layer, found in held.items()}
+    with resting(anatomy.model), frozen(anatomy.model):
+        for layer, flows in gradient_walk(anatomy, ids, watched):
+            for matrix in held.get(layer, ()):
+                through = [flow.pop(matrix.module, None) for flow in flows]
+                for start, chunk in _chunks(matrix, through, [len(group) for group in groups]):
+                    show(layer, chunk, order, matrix.offset + start)
+            advance()
+    return len(groups)
+
+
+def _routed(anatomy: Anatomy) -> bool:
+    """Whether some layers see the tokens that were routed to them, so that only a lone sequence tells whose they are."""
+    return any(part.routed for block in anatomy.blocks for part in block.down)
+
+
+def _device(anatomy: Anatomy) -> torch.device:
+    owner = anatomy.embedding.module if anatomy.embedding else anatomy.model
+    return next(iter(owner.parameters())).device
+
+
+def _chunks(
+    matrix: Matrix, through: Sequence[Flow | None], counts: Sequence[int]
+) -> Iterator[tuple[int, torch.Tensor]]:
+    """Yield the number of the first weight of each chunk of a matrix, and A of shape (sequences, weights)."""
+    outputs, inputs = matrix.weight.shape
+    wide = torch.promote_types(matrix.weight.dtype, torch.float32)
+    weight = matrix.weight.to(wide)
+    flows = [_joined(flow, wide) if flow and flow.taken else None for flow in through]
+    total = sum(counts)
+    rows = max(1, min(outputs, _CHUNK // (total * inputs)))
+    room = torch.empty(total * rows * inputs, dtype=wide, device=weight.device)
+    for first in range(0, outputs, rows):
+        part = weight[first : first + rows]
+        chunk = room[: total * part.numel()].view(total, *part.shape)
+        start = 0
+        for flow, count in zip(flows, counts, strict=True):
+            own = chunk[start : start + count]
+            start += count
+            if flow is None:  # experts that no token of the sequence was routed to
+                own.zero_()
+            else:
+                torch.bmm(flow[1][:, :, first : first + rows].mT, flow[0], out=own)
+        yield first * inputs, chunk.mul_(part).abs_().view(total, -1)
+
+
+def _joined(flow: Flow, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return what a layer took in and the gradients of what it gave out, of all its calls, along the tokens."""
+    taken, gradients = (
+        values[0] if len(values) == 1 else torch.cat(values, dim=1) for values in (flow.taken, flow.gradients)
+    )
+    return taken.to(dtype), gradients.to(dtype)
+
+
+@dataclass(eq=False)
+class _Counts:
+    """How many mean attributions lie above each bound, layer by layer."""
+
+    gammas: Sequence[float]
+    counts: dict[int, list[int]] = field(default_factory=dict)
+
+    def __call__(self, layer: int, value: torch.Tensor, sequences: tuple[int, ...], offset: int) -> None:
+        del sequences, offset
+        mean = value.mean(dim=0)
+        found = self.counts.setdefault(layer, [0] * len(self.gammas))
+        for index, gamma in enumerate(self.gammas):
+            found[index] += int((mean > gamma).sum())
+
+
+def densities(
+    anatomy: Anatomy, sequences: Sequence[Sequence[int]], gammas: Sequence[float]
+) -> tuple[tuple[int, ...], ...]:
+    """Return for each layer, from the first, how many of its weights have a mean A above each of the bounds.
+
+    The mean is over the sequences, as in arXiv:2405.17799, section 3.1.
+
+    Args:
+        anatomy: the model's parts.
+        sequences: token ids of each sequence, such as the ``sequences`` of prepared inputs.
+        gammas: the bounds.
+
+    Raises:
+        MeasurementError: A cannot be had in this model.
+    """
+    counts = _Counts(gammas)
+    show_attributions(anatomy, sequences, range(1, anatomy.depth + 1), counts)
+    return tuple(tuple(counts.counts[layer]) for layer in range(1, anatomy.depth + 1))
