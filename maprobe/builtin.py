@@ -18,6 +18,7 @@ from maprobe.measurements.attention_map import MAP
 from maprobe.measurements.carriers import CARRIERS
 from maprobe.measurements.classification import CLASSIFICATION
 from maprobe.measurements.constancy import CONSTANCY
+from maprobe.measurements.density import DENSITY
 from maprobe.measurements.features import FEATURES
 from maprobe.measurements.finite import FINITE
 from maprobe.measurements.image_tokens import IMAGE_TOKENS
@@ -33,6 +34,8 @@ from maprobe.measurements.perplexity import PERPLEXITY
 from maprobe.measurements.published import PUBLISHED
 from maprobe.measurements.published_weights import PUBLISHED_WEIGHTS
 from maprobe.measurements.registers import REGISTER_MEANS
+from maprobe.measurements.relatedness import RELATEDNESS
+from maprobe.measurements.similarity import SIMILARITY
 from maprobe.measurements.sinks import SINK
 from maprobe.measurements.super_weights import SUPER_WEIGHTS
 from maprobe.measurements.token_norms import TOKEN_NORMS
@@ -79,6 +82,9 @@ def pytest_maprobe_measurements() -> Iterable[MeasurementRecipe]:
         REGISTER_MEANS,
         FEATURES,
         CLASSIFICATION,
+        DENSITY,
+        SIMILARITY,
+        RELATEDNESS,
     )
 
 

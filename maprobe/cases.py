@@ -22,6 +22,7 @@ __all__ = [
     "Case",
     "Clause",
     "Condition",
+    "Domain",
     "Expectation",
     "InputsRequest",
     "InterveneRequest",
@@ -45,15 +46,34 @@ Bound = float | int | str | bool | tuple[float | int | str | bool, ...] | Mappin
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Domain:
+    """One of several kinds of texts that inputs are made of.
+
+    Attributes:
+        name: what it is called in records and messages.
+        source: where its texts are from.
+        value: the path as written, or the name of the corpus.
+        text_field: as in :class:`InputsRequest`.
+    """
+
+    name: str
+    source: Literal["file", "jsonl", "corpus"]
+    value: str
+    text_field: str = "text"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class InputsRequest:
     """The inputs a probe asks for.
 
     Attributes:
-        source: ``text``, ``file``, ``jsonl``, ``choices``, ``images``, ``corpus`` or ``token``; ``default`` is the
-            corpus that goes with the modality of the checkpoint, where a probe leaves its inputs out.
+        source: ``text``, ``file``, ``jsonl``, ``choices``, ``pairs``, ``domains``, ``images``, ``corpus`` or ``token``;
+            ``default`` is the corpus that goes with the modality of the checkpoint, where a probe leaves its inputs
+            out.
         value: the literal texts, the path or paths as written, the name of the corpus, or that of the token.
         text_field: name of the field that holds the text in each line of a JSONL file.
         task: how the lines of a file of questions are written; one of :data:`TASKS`.
+        domains: of ``domains``, what each of them is; numbers and policies are those of every one.
         labels: how images are labelled: ``none``, or ``subfolders`` for a folder with a subfolder for each class.
         sequences: how many sequences, or questions; None takes the source's own number, ``"all"`` every one there is.
         length: tokens in each sequence; None leaves literal texts and JSONL lines whole.
@@ -62,10 +82,13 @@ class InputsRequest:
         folder: folder that relative paths start from: the one the probe file lies in.
     """
 
-    source: Literal["text", "file", "jsonl", "choices", "images", "corpus", "token", "default"] = "corpus"
+    source: Literal["text", "file", "jsonl", "choices", "pairs", "domains", "images", "corpus", "token", "default"] = (
+        "corpus"
+    )
     value: tuple[str, ...] = ("python-docs",)
     text_field: str = "text"
     task: str = "plain"
+    domains: tuple[Domain, ...] = ()
     labels: str = "none"
     sequences: int | Literal["all"] | None = None
     length: int | None = None
@@ -73,6 +96,13 @@ class InputsRequest:
     bos: BosPolicy | None = None
     folder: str = ""
     mark: SourceMark | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def corpora(self) -> tuple[str, ...]:
+        """The names of the corpora that are read."""
+        if self.source == "domains":
+            return tuple(domain.value for domain in self.domains if domain.source == "corpus")
+        return self.value if self.source == "corpus" else ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from maprobe.cases import BosPolicy
 
-__all__ = ["Choice", "Corpus", "Picture"]
+__all__ = ["Choice", "Corpus", "GradedPair", "Picture"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +34,23 @@ class Choice:
     start: int
     ids: tuple[int, ...]
     characters: int
+    line: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GradedPair:
+    """Two texts and how much they have to do with one another.
+
+    Attributes:
+        first: number of the sequence of the one.
+        second: number of the sequence of the other.
+        score: the grade that was given to them; higher is closer.
+        line: the line of the file that they stand on, from 1.
+    """
+
+    first: int
+    second: int
+    score: float
     line: int
 
 

@@ -18,6 +18,7 @@ from maprobe.registry import Registry
 from maprobe.sites import SITES, LayerRange
 
 __all__ = [
+    "ATTRIBUTION",
     "Arm",
     "EditRequest",
     "InputSize",
@@ -34,6 +35,8 @@ __all__ = [
 ]
 
 Arm = Literal["untouched", "edited", "control"]
+
+ATTRIBUTION = "block.attribution"  # the site that is read by a gradient pass
 
 _GIB = 1 << 30
 _FLOAT = 4
@@ -72,16 +75,36 @@ class Run:
     key: RunKey
     measures: tuple[MeasureRequest, ...]
 
+    @property
+    def observes(self) -> bool:
+        """Whether a forward pass is made for it."""
+        return any(measure.site != ATTRIBUTION for measure in self.measures)
+
+    @property
+    def differentiates(self) -> bool:
+        """Whether a gradient pass is made for it."""
+        return any(measure.site == ATTRIBUTION for measure in self.measures)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InputSize:
-    """How large an input is once tokenised. ``tokens`` is the sum over sequences, ``length`` the longest."""
+    """How large an input is once tokenised.
+
+    Attributes:
+        description: the inputs in words.
+        sequences: number of sequences.
+        tokens: number of tokens of all of them.
+        length: number of tokens of the longest.
+        batches: forward calls of a pass.
+        gradient_batches: forward calls of a gradient pass, which makes its own batches.
+    """
 
     description: str
     sequences: int
     tokens: int
     length: int
     batches: int
+    gradient_batches: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,8 +144,18 @@ class Plan:
 
     @property
     def forwards(self) -> int:
-        """Number of forward calls of the model, one for each batch of each pass."""
-        return sum(self.size(run).batches for run in self.runs)
+        """Number of forward calls of the model, one for each batch of each pass, two for each of a gradient pass."""
+        return sum(map(self.calls, self.runs))
+
+    @property
+    def backwards(self) -> int:
+        """Number of backward calls, one for each batch of each gradient pass."""
+        return sum(self.size(run).gradient_batches for run in self.runs if run.differentiates)
+
+    def calls(self, run: Run) -> int:
+        """Return the number of forward calls of a run."""
+        size = self.size(run)
+        return size.batches * run.observes + 2 * size.gradient_batches * run.differentiates
 
     @property
     def tokens(self) -> int:
@@ -144,6 +177,7 @@ class Plan:
         return {
             "passes": self.passes,
             "forwards": self.forwards,
+            "backwards": self.backwards,
             "tokens": self.tokens,
             "memory": self.memory,
             "runs": [
@@ -152,7 +186,7 @@ class Plan:
                     "inputs": self.size(run).description,
                     "edit": str(run.key.edit or ""),
                     "measures": [describe(measure) for measure in run.measures],
-                    "forwards": self.size(run).batches,
+                    "forwards": self.calls(run),
                     "tokens": self.size(run).tokens,
                 }
                 for run in self.runs
@@ -165,7 +199,7 @@ def merged(plans: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     if not plans:
         return {}
     return {
-        **{name: sum(plan[name] for plan in plans) for name in ("passes", "forwards", "tokens")},
+        **{name: sum(plan[name] for plan in plans) for name in ("passes", "forwards", "backwards", "tokens")},
         "memory": max(plan["memory"] for plan in plans),
         "runs": [run for plan in plans for run in plan["runs"]],
     }
@@ -295,6 +329,10 @@ def _memory(
         total += _FLOAT * (rows * int(fact["vocab_size"]) + _CHUNK)
     if sites & {"block.attn.probs", "block.attn.scores"}:
         total += 3 * _FLOAT * _CHUNK
+    if run.differentiates:
+        # What each block took in; what went into and came out of the linear layers of one block, for all sequences.
+        hidden, wide, depth = (int(fact[name]) for name in ("hidden_size", "intermediate_size", "num_hidden_layers"))
+        total += _FLOAT * (size.tokens * (depth * hidden + 8 * hidden + 4 * (wide or 4 * hidden)) + _CHUNK)
     return total
 
 

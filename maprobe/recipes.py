@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 from maprobe.cases import InputsRequest, InterveneRequest, MeasureRequest
 from maprobe.edits import AnyEdit
 from maprobe.facts import CheckpointFacts
-from maprobe.materials import Choice, Corpus, Picture
+from maprobe.materials import Choice, Corpus, GradedPair, Picture
 from maprobe.readings import Reading
 from maprobe.sites import TokenSet
 
@@ -27,6 +27,7 @@ __all__ = [
     "Corpus",
     "Fold",
     "FoldContext",
+    "GradedPair",
     "InterventionRecipe",
     "MeasurementRecipe",
     "Operator",
@@ -115,7 +116,9 @@ class Fold(Protocol):
 
         Its shape follows the site's axes. Where a site is handed over in parts, ``offset`` says which one this is: for
         ``block.attn.probs`` and ``block.attn.scores``, whose value holds the rows from position ``offset`` on, and
-        for ``block.mlp.hidden`` of experts, the number of the expert whose routed tokens are its rows.
+        for ``block.mlp.hidden`` of experts, the number of the expert whose routed tokens are its rows. For
+        ``block.attribution`` it is the number of the first weight in the value within its layer; every value has all
+        sequences as its rows, in the order of ``batch.sequences``, and a batch of all sequences has no ids.
         """
 
     def finish(self, companions: Mapping[str, Reading]) -> Reading:
@@ -135,6 +138,9 @@ class FoldContext:
         choices: the options, question by question, where the inputs are multiple-choice questions; else empty.
         labels: the right class of each image, as a number of the checkpoint's classes, where the inputs name it; else
             empty.
+        groups: the domain of each sequence, where the inputs are of several; else empty.
+        pairs: which sequences belong together and the grade of each pair, where the inputs are graded pairs; else
+            empty.
         untouched: the Reading of this same measurement in the untouched pass over the same inputs, where this is a pass
             with an edit; None in the untouched pass itself. What the fold has kept there is its ``kept``.
         memo: scratch space shared by the folds of one pass, so that what two of them need is computed once. Keys
@@ -148,6 +154,8 @@ class FoldContext:
     sequences: int
     choices: tuple[Choice, ...] = ()
     labels: tuple[int, ...] = ()
+    groups: tuple[str, ...] = ()
+    pairs: tuple[GradedPair, ...] = ()
     untouched: Reading | None = None
     memo: dict[tuple[Hashable, ...], Any] = field(default_factory=dict)
 

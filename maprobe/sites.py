@@ -115,6 +115,13 @@ SITES: dict[str, Site] = {
             meaning="attention after the softmax, handed over in blocks of queries",
         ),
         Site(
+            name="block.attribution",
+            axes=("sequence", "weight"),
+            per_layer=True,
+            meaning="|w x dD/dw| of the weights of the block's linear layers, D being the largest next-token logit at "
+            "the last position; handed over in chunks of weights, from the last block to the first",
+        ),
+        Site(
             name="embed.out",
             axes=_STREAM,
             per_layer=False,

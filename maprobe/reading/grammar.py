@@ -20,6 +20,7 @@ __all__ = [
     "DATE",
     "DECIDED_AT_COLLECTION",
     "DIRECTION",
+    "DOMAIN_KEYS",
     "FACT_SCHEMAS",
     "INPUT_KEYS",
     "INPUT_LEAVES",
@@ -55,12 +56,13 @@ __all__ = [
 ]
 
 VERSIONS = (1,)
-SOURCES = ("text", "file", "jsonl", "choices", "images", "corpus", "token")
+SOURCES = ("text", "file", "jsonl", "choices", "pairs", "domains", "images", "corpus", "token")
 OF_ONE_SOURCE = {"field": "jsonl", "task": "choices", "labels": "images"}
 # What makes no sense with a source, and why.
 UNFIT = {
     "choices": {"length": "would cut the options of `choices` short"},
     "token": dict.fromkeys(("sequences", "length", "skip", "bos"), "says nothing of one token alone"),
+    "pairs": {"length": "would cut the texts of `pairs` short"},
     "images": {
         "length": "is for texts, and the inputs are images: the image processor says how large they are",
         "bos": "is for texts, and the inputs are images, which have no such token",
@@ -141,15 +143,17 @@ INPUT_KEYS = {
     "file": "path of a text file, from the folder of the probe file",
     "jsonl": "path of a file of JSON lines, from the folder of the probe file",
     "choices": "path of a file of multiple-choice questions in JSON lines, from the folder of the probe file",
+    "pairs": "path of a file of graded pairs of texts in JSON lines, from the folder of the probe file",
+    "domains": "domains by name, two or more; each a corpus, a file or a jsonl",
     "images": "path of a folder of images, or a list of paths, from the folder of the probe file",
     "corpus": "name of a corpus",
     "token": "one token alone: bos, the beginning-of-sequence token",
     "field": "field that holds the text in each line of jsonl; left out, text",
     "task": "how the lines of choices are written; left out, plain",
     "labels": "how images are labelled: subfolders for a folder with a subfolder for each class; left out, none",
-    "sequences": "how many sequences, questions of choices, or images, or all; left out, the source's own number",
+    "sequences": "how many sequences, questions, pairs or images, or all, of each domain; left out, the source's own",
     "length": "tokens in each sequence; left out, the source's own length",
-    "skip": "how many sequences, questions of choices, or images, to leave out at the head",
+    "skip": "how many sequences, questions, pairs or images to leave out at the head, of each domain",
     "bos": "what to do about the beginning-of-sequence token; left out, the source's own protocol",
 }
 _SEQUENCES: dict[str, Any] = {"anyOf": [{"type": "integer", "minimum": 1}, {"const": "all"}]}
@@ -164,6 +168,7 @@ INPUT_LEAVES = {
     "file": Leaf(TEXT.schema, "a path"),
     "jsonl": Leaf(TEXT.schema, "a path"),
     "choices": Leaf(TEXT.schema, "a path"),
+    "pairs": Leaf(TEXT.schema, "a path"),
     "images": Leaf(_TEXTS, "a path, or a list of paths"),
     "token": Leaf({"enum": ["bos"]}),
     "task": Leaf({"enum": list(TASKS)}),
@@ -173,6 +178,12 @@ INPUT_LEAVES = {
     "length": Leaf({"type": "integer", "minimum": 2}),
     "skip": Leaf({"type": "integer", "minimum": 0}),
     "bos": Leaf({"enum": ["auto", "require", "never", "first"]}),
+}
+DOMAIN_KEYS = {
+    "corpus": "name of a corpus",
+    "file": "path of a text file, from the folder of the probe file",
+    "jsonl": "path of a file of JSON lines, from the folder of the probe file",
+    "field": "field that holds the text in each line of jsonl; left out, text",
 }
 MEASURE_KEYS = {
     "kind": "the measurement",

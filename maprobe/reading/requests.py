@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from maprobe.cases import InputsRequest, InterveneRequest, MeasureRequest, Options
+from maprobe.cases import Domain, InputsRequest, InterveneRequest, MeasureRequest, Options
 from maprobe.errors import did_you_mean
 from maprobe.reading.budget import Budget
+from maprobe.reading.domains import domains_of
 from maprobe.reading.faults import FaultList, Leaf, in_words, keys
 from maprobe.reading.grammar import (
     INPUT_KEYS,
@@ -41,8 +42,10 @@ __all__ = [
     "set_leaf",
 ]
 
+_IN_FILES = ("file", "jsonl", "choices", "pairs", "images")
 
-_ONE_FILE = ("file", "jsonl", "choices")
+
+_ONE_FILE = ("file", "jsonl", "choices", "pairs")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +71,7 @@ def inputs_request(node: Node | None, context: Context) -> InputsRequest:
         return InputsRequest(source="default", value=())
     entries = keys(node, INPUT_KEYS, context.faults)
     values = {
-        name: INPUT_LEAVES[name].take(entry, context.faults) for name, entry in entries.items() if name != "corpus"
+        name: INPUT_LEAVES[name].take(entry, context.faults) for name, entry in entries.items() if name in INPUT_LEAVES
     }
     named = [source for source in SOURCES if source in entries]
     if len(named) != 1:
@@ -81,7 +84,10 @@ def inputs_request(node: Node | None, context: Context) -> InputsRequest:
         if name in entries and source != owner:
             told = f"`{name}` belongs to `{owner}`, and the source is `{source}`; remove it"
             context.faults.add(entries[name].place, told)
-    value = _corpus(entries[source], context) if source == "corpus" else values[source]
+    value = _corpus(entries[source], context) if source == "corpus" else values.get(source)
+    domains: tuple[Domain, ...] = ()
+    if source == "domains":
+        domains = domains_of(entries[source], context.registry.corpora, context.faults)
     pictured = source == "corpus" and value and context.registry.corpora[value].modality == "image"
     for name, why in UNFIT.get("images" if pictured else source, {}).items():
         if name in entries:
@@ -93,13 +99,14 @@ def inputs_request(node: Node | None, context: Context) -> InputsRequest:
         value=read,
         text_field=values.get("field") or "text",
         task=values.get("task") or "plain",
+        domains=domains,
         labels=values.get("labels") or "none",
         sequences=values.get("sequences"),
         length=values.get("length"),
         skip=values.get("skip") or 0,
         bos=values.get("bos"),
         # Only where it decides what is read: probes in different folders share the pass over one corpus.
-        folder=folder if source in ("file", "jsonl", "choices", "images") else "",
+        folder=folder if source in _IN_FILES or any(it.source in _IN_FILES for it in domains) else "",
         mark=node.mark,
     )
 

@@ -13,6 +13,7 @@ from typing import Any
 from maprobe.facts import FACTS
 from maprobe.reading import grammar
 from maprobe.reading.clauses import AMOUNT, LEVEL
+from maprobe.reading.domains import domains_schema
 from maprobe.reading.requests import at_leaf, control_leaf, set_leaf
 from maprobe.recipes import InterventionRecipe, MeasurementRecipe, Parameter
 from maprobe.registry import Registry
@@ -173,6 +174,7 @@ class _Part:
     def _inputs(self) -> Schema:
         leaves = {name: self._value(leaf.schema) for name, leaf in grammar.INPUT_LEAVES.items()}
         leaves["corpus"] = self._value({"enum": sorted(self._registry.corpora)})
+        leaves["domains"] = self._value(domains_schema(self._registry.corpora, self._value))
         # At most one source here: `defaults` may hold the source, and a probe the rest.
         pairs = [
             {"not": {"required": [first, second]}}

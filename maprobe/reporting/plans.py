@@ -36,8 +36,9 @@ def plan_table(plan: Mapping[str, Any], *, format: str = "simple", width: int | 
         numeric=frozenset({"pass", "forwards"}),
     )
     extra = plan["memory"] / _MIB
+    backwards = f", {plan['backwards']} backward calls" if plan.get("backwards") else ""
     cost = (
-        f"{plan['passes']} passes, {plan['forwards']} forward calls, {plan['tokens']} tokens, about {extra:.0f} MiB "
-        f"beyond the weights; passes with an edit are not made where nothing is found to edit."
+        f"{plan['passes']} passes, {plan['forwards']} forward calls{backwards}, {plan['tokens']} tokens, "
+        f"about {extra:.0f} MiB beyond the weights; passes with an edit are not made where nothing is found to edit."
     )
     return f"{draw(grid, format=format, width=width)}\n\n{cost}"

@@ -1,12 +1,12 @@
 """A(s, w) = |w * dD/dw| of the weights of the blocks' linear layers, exact and in chunks (arXiv:2405.17799, section 3).
 
 D is the largest next-token logit at the last position of sequence s, so that A is to first order how much D changes if
-the weight is set to zero. Weights are those of the two-dimensional matrices of the blocks' linear layers, taken together
-layer by layer; embeddings, head, norms and biases are left out, as in the paper.
+the weight is set to zero. Weights are those of the two-dimensional matrices of the blocks' linear layers, taken
+together layer by layer; embeddings, head, norms and biases are left out, as in the paper.
 
 The gradient of a matrix is a product over the tokens of what it took in and of the gradient of what it gave out. It is
-made for some rows of a matrix at a time, and for all sequences at once: so nothing as large as a layer's gradient is ever
-held, and whatever two sequences have in common can be worked out exactly, since they meet in every chunk.
+made for some rows of a matrix at a time, and for all sequences at once: so nothing as large as a layer's gradient is
+ever held, and whatever two sequences have in common can be worked out exactly, since they meet in every chunk.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -25,18 +25,51 @@ from maprobe.running.gradients import Flow, frozen, gradient_walk
 
 if TYPE_CHECKING:
     from maprobe.running.anatomy import Anatomy, Block
+    from maprobe.sites import TokenSet
 
-__all__ = ["Matrix", "densities", "groups_of", "left_out", "matrices", "show_attributions"]
+__all__ = ["AllSequences", "Matrix", "densities", "groups_of", "left_out", "matrices", "show_attributions"]
 
 _CHUNK = 1 << 20  # entries that are worked out at a time, over all sequences; they stay in the cache of a core
 _TOKENS = 1024  # in one forward call
 _AXES = 2
+_WITHOUT_TOKENS = "block.attribution sums over the tokens of each sequence, and shows all sequences without them"
 _DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
-class _Sequences(Protocol):
+@dataclass(frozen=True, slots=True, eq=False)
+class AllSequences:
+    """All sequences of the inputs at once, as far as they can be told; the ``Batch`` of a gradient pass.
+
+    Attributes:
+        sequences: their numbers, in the order of the rows that are shown.
+        length: number of tokens of the longest.
+    """
+
+    sequences: tuple[int, ...]
+    length: int
+
     @property
-    def sequences(self) -> Sequence[Sequence[int]]: ...
+    def shape(self) -> tuple[int, int]:
+        """Number of sequences, and of tokens of the longest."""
+        return len(self.sequences), self.length
+
+    @property
+    def given(self) -> torch.Tensor:
+        """Refused: there are several forward calls behind it."""
+        raise MeasurementError(_WITHOUT_TOKENS)
+
+    @property
+    def ids(self) -> torch.Tensor:
+        """Refused: the sequences may be of unequal length."""
+        raise MeasurementError(_WITHOUT_TOKENS)
+
+    def mask(self, tokens: TokenSet) -> torch.Tensor:
+        """Refused: no axis of what is shown stands for tokens."""
+        raise MeasurementError(f"{_WITHOUT_TOKENS}; `tokens: {tokens}` has no meaning for it")
+
+    def text(self, row: int, position: int) -> str:
+        """Refused: no axis of what is shown stands for tokens."""
+        raise MeasurementError(f"{_WITHOUT_TOKENS}; there is none at {row}, {position}")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -133,7 +166,7 @@ def show_attributions(
     anatomy: Anatomy,
     sequences: Sequence[Sequence[int]],
     layers: Sequence[int],
-    show: Callable[[int, torch.Tensor, tuple[int, ...], int], None],
+    show: Callable[[int, torch.Tensor, AllSequences, int], None],
     *,
     advance: Callable[[], None] = lambda: None,
 ) -> int:
@@ -143,12 +176,12 @@ def show_attributions(
         anatomy: the model's parts.
         sequences: token ids.
         layers: the layers asked about.
-        show: takes the layer, the chunk of shape (sequences, weights), the numbers of the sequences in its rows, and
-            the number of its first weight within the layer. The chunk must be neither kept nor changed.
+        show: takes the layer, the chunk of shape (sequences, weights), what tells the sequences of its rows, and the
+            number of its first weight within the layer. The chunk must be neither kept nor changed.
         advance: called when a block is done with.
 
     Returns:
-        Number of forward calls of the model.
+        Number of forward calls of the model. As much again is computed block by block, and differentiated.
 
     Raises:
         MeasurementError: see :func:`matrices` and :func:`maprobe.running.gradients.gradient_walk`.
@@ -156,6 +189,7 @@ def show_attributions(
     held = {layer: matrices(anatomy.blocks[layer - 1]) for layer in layers}
     groups = groups_of(sequences, single=_routed(anatomy))
     order = tuple(number for group in groups for number in group)
+    everything = AllSequences(order, max(map(len, sequences)))
     device = _device(anatomy)
     ids = [torch.tensor([list(sequences[number]) for number in group]).to(device) for group in groups]
     watched = {layer: [matrix.module for matrix in found] for layer, found in held.items()}
@@ -164,14 +198,14 @@ def show_attributions(
             for matrix in held.get(layer, ()):
                 through = [flow.pop(matrix.module, None) for flow in flows]
                 for start, chunk in _chunks(matrix, through, [len(group) for group in groups]):
-                    show(layer, chunk, order, matrix.offset + start)
+                    show(layer, chunk, everything, matrix.offset + start)
             advance()
     return len(groups)
 
 
 def _routed(anatomy: Anatomy) -> bool:
-    """Whether some layers see the tokens that were routed to them, so that only a lone sequence tells whose they are."""
-    return any(part.routed for block in anatomy.blocks for part in block.down)
+    """Whether some layers see the tokens routed to them alone, so that only a lone sequence tells whose they are."""
+    return any(part.routed or part.parameter for block in anatomy.blocks for part in block.down)
 
 
 def _device(anatomy: Anatomy) -> torch.device:
@@ -219,8 +253,8 @@ class _Counts:
     gammas: Sequence[float]
     counts: dict[int, list[int]] = field(default_factory=dict)
 
-    def __call__(self, layer: int, value: torch.Tensor, sequences: tuple[int, ...], offset: int) -> None:
-        del sequences, offset
+    def __call__(self, layer: int, value: torch.Tensor, batch: AllSequences, offset: int) -> None:
+        del batch, offset
         mean = value.mean(dim=0)
         found = self.counts.setdefault(layer, [0] * len(self.gammas))
         for index, gamma in enumerate(self.gammas):

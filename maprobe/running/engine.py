@@ -26,7 +26,8 @@ from maprobe.planning import (
     require_memory,
 )
 from maprobe.readings import Reading
-from maprobe.running.inputs import AnyInputs, count_batches, prepare
+from maprobe.running.attributions import groups_of
+from maprobe.running.inputs import AnyInputs, Inputs, count_batches, prepare
 from maprobe.running.quiet import hushed
 from maprobe.running.runner import Outcome, circumstances, execute
 from maprobe.running.subjects import Source, Subject, examine
@@ -211,7 +212,14 @@ class Engine:
             tokens=inputs.tokens,
             length=inputs.length,
             batches=count_batches(inputs, self.options.batch),
+            gradient_batches=len(groups_of(inputs.sequences, single=bool(self._experts(checkpoint))))
+            if isinstance(inputs, Inputs)
+            else 0,
         )
+
+    def _experts(self, checkpoint: str) -> int:
+        source = self._source(checkpoint)
+        return 0 if isinstance(source, MaprobeError) else int(source.facts["num_experts"])
 
     def _measured(self, planned: PlannedCase) -> Reading:
         probe = planned.probe

@@ -97,10 +97,10 @@ def gradient_walk(
         flows = []
         for number in range(len(groups)):
             # Popped, so that the memory of a block that is done with is free for those before it.
-            recorded = calls[number].pop()
+            again = calls[number].pop()
             watched = modules.get(block.layer, ())
-            flow, upstream[number] = _replayed(block, recorded, outputs[number], upstream[number], watched)
-            outputs[number] = recorded.stream.detach()
+            flow, upstream[number] = _replayed(block, again, outputs[number], upstream[number], watched)
+            outputs[number] = again.stream.detach()
             flows.append(flow)
         yield block.layer, flows
 
@@ -140,8 +140,8 @@ def _tail(anatomy: Anatomy, ids: torch.Tensor) -> tuple[list[_Call], torch.Tenso
             )
         if len(calls) != anatomy.depth:
             raise MeasurementError(
-                f"the {anatomy.depth} blocks of this model were called {len(calls)} times in one forward pass, so their "
-                f"gradients cannot be told apart; leave such measurements out for it with `when`"
+                f"the {anatomy.depth} blocks of this model were called {len(calls)} times in one forward pass, so "
+                f"their gradients cannot be told apart; leave such measurements out for it with `when`"
             )
         largest = logits[:, -1].max(dim=-1).values
         if not bool(largest.isfinite().all()):
@@ -165,7 +165,9 @@ def _replayed(
         assert taken is not None, "linear layers are called on a tensor"
         if output.requires_grad:
             flow, kept = flows.setdefault(module, Flow()), taken.detach()
-            output.register_hook(lambda gradient: _keep(flow, kept, gradient, sequences))
+            output.register_hook(  # type: ignore[no-untyped-call]
+                lambda gradient: _keep(flow, kept, gradient, sequences)
+            )
 
     with ExitStack() as hooks, torch.enable_grad():
         for module in watched:

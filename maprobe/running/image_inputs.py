@@ -18,7 +18,7 @@ from maprobe.running.vision import Layout
 if TYPE_CHECKING:
     from maprobe.cases import InputsRequest
     from maprobe.facts import CheckpointFacts
-    from maprobe.recipes import Choice, Corpus
+    from maprobe.recipes import Choice, Corpus, GradedPair
     from maprobe.sites import TokenSet
 
 __all__ = ["ImageBatch", "ImageInputs", "prepare_images"]
@@ -49,6 +49,8 @@ class ImageInputs:
     labels: tuple[int, ...] = field(default=(), repr=False)
     bos: str = ""
     choices: tuple[Choice, ...] = ()
+    groups: tuple[str, ...] = ()
+    pairs: tuple[GradedPair, ...] = ()
 
     @property
     def sequences(self) -> tuple[str, ...]:

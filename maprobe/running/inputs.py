@@ -14,18 +14,20 @@ import torch
 
 from maprobe.errors import InputError
 from maprobe.running.choices import read_questions, sequences_of
+from maprobe.running.cutting import cut_each, cut_stream
 from maprobe.running.image_inputs import ImageBatch, ImageInputs, prepare_images
 from maprobe.running.masks import at_positions
+from maprobe.running.mixtures import described_domains, read_pairs, requests_of
 from maprobe.running.sequences import check_ids, check_length, digest_of, in_lengths
-from maprobe.running.texts import Passage, Texts, read_texts
-from maprobe.running.tokens import Frame, Ids, Vocabulary, frame
+from maprobe.running.texts import Texts, read_texts
+from maprobe.running.tokens import Ids, Vocabulary, frame
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from maprobe.cases import InputsRequest
     from maprobe.facts import CheckpointFacts
-    from maprobe.recipes import Choice, Corpus
+    from maprobe.recipes import Choice, Corpus, GradedPair
     from maprobe.running.images import ImageReader
     from maprobe.sites import TokenSet
 
@@ -43,6 +45,8 @@ class Inputs:
         bos: the BOS policy and what it did, for example ``"auto: none added"``.
         vocabulary: the tokenizer that made them.
         choices: the options that the sequences predict, where they are multiple-choice questions; else empty.
+        groups: the domain of each sequence, where they are of several; else empty.
+        pairs: which sequences belong together, where they are graded pairs; else empty.
     """
 
     sequences: tuple[Ids, ...] = field(repr=False)
@@ -51,6 +55,8 @@ class Inputs:
     bos: str
     vocabulary: Vocabulary = field(repr=False, compare=False)
     choices: tuple[Choice, ...] = field(default=(), repr=False)
+    groups: tuple[str, ...] = field(default=(), repr=False)
+    pairs: tuple[GradedPair, ...] = field(default=(), repr=False)
 
     @property
     def labels(self) -> tuple[int, ...]:
@@ -157,6 +163,9 @@ def prepare(
     named = corpora.get(request.value[0]) if request.source == "corpus" else None
     if request.source == "images" or (named is not None and named.modality == "image"):
         return prepare_images(request, reader, facts, corpora)
+    if request.source == "domains":
+        parts = {name: _texts(prepare(one, tokenizer, facts, corpora)) for name, one in requests_of(request)}
+        return _mixed(parts)
     if tokenizer is None:
         raise InputError(
             f"{facts.label} has no tokenizer, so no text can be made into tokens; put the files of its tokenizer "
@@ -167,19 +176,27 @@ def prepare(
         return _token(vocabulary, facts)
     if request.source == "choices":
         return _questions(request, vocabulary, facts)
-    texts = read_texts(request, corpora)
+    if request.source == "pairs":
+        read, pairs = read_pairs(request)
+        found = _of_texts(read, 0, vocabulary, facts)
+        count = f"{len(pairs)} pair{'' if len(pairs) == 1 else 's'} of {request.value[0]}"
+        return replace(found, description=f"{count}, {in_lengths(found.sequences)} each", pairs=pairs)
+    return _of_texts(read_texts(request, corpora), request.skip, vocabulary, facts)
+
+
+def _of_texts(texts: Texts, skip: int, vocabulary: Vocabulary, facts: CheckpointFacts) -> Inputs:
     if texts.length is not None:
         check_length(texts.length, facts)
-    first = texts.passages[min(request.skip, len(texts.passages) - 1)]
+    first = texts.passages[min(skip, len(texts.passages) - 1)]
     around = frame(texts.bos, vocabulary, first.text, first.place, stream=texts.stream)
-    cut = _cut_stream if texts.stream else _cut_each
-    sequences = tuple(cut(texts, request.skip, vocabulary, around))
+    cut = cut_stream if texts.stream else cut_each
+    sequences = tuple(cut(texts, skip, vocabulary, around))
     check_length(max(map(len, sequences)), facts)
     check_ids(sequences, facts)
-    lost = ", in a skipped sequence" if around.head and around.prefix and texts.stream and request.skip else ""
+    lost = ", in a skipped sequence" if around.head and around.prefix and texts.stream and skip else ""
     return Inputs(
         sequences=sequences,
-        description=_described(texts, sequences, request.skip),
+        description=_described(texts, sequences, skip),
         digest=digest_of(sequences),
         bos=f"{texts.bos}: {around.told}{lost}",
         vocabulary=vocabulary,
@@ -203,6 +220,24 @@ def _token(vocabulary: Vocabulary, facts: CheckpointFacts) -> Inputs:
         bos=f"{name}, and nothing else",
         vocabulary=vocabulary,
     )
+
+
+def _mixed(parts: Mapping[str, Inputs]) -> Inputs:
+    """Return the sequences of several domains one after the other."""
+    sequences = tuple(sequence for part in parts.values() for sequence in part.sequences)
+    return Inputs(
+        sequences=sequences,
+        description=described_domains({name: part.description for name, part in parts.items()}),
+        digest=digest_of(sequences),
+        bos="; ".join(dict.fromkeys(part.bos for part in parts.values())),
+        vocabulary=next(iter(parts.values())).vocabulary,
+        groups=tuple(name for name, part in parts.items() for _ in part.sequences),
+    )
+
+
+def _texts(inputs: AnyInputs) -> Inputs:
+    assert isinstance(inputs, Inputs), "the corpora of domains hold texts"
+    return inputs
 
 
 def _questions(request: InputsRequest, vocabulary: Vocabulary, facts: CheckpointFacts) -> Inputs:
@@ -250,70 +285,6 @@ def _groups(inputs: AnyInputs, size: int) -> Iterator[tuple[int, ...]]:
         same = tuple(group)
         for start in range(0, len(same), size):
             yield same[start : start + size]
-
-
-def _cut_stream(texts: Texts, skip: int, vocabulary: Vocabulary, around: Frame) -> Iterator[Ids]:
-    """Yield consecutive sequences of one text, without overlap; the rest that fills no sequence is left out."""
-    passage, length = texts.passages[0], texts.length
-    assert length is not None
-    ids = _encoded(passage, vocabulary, around)
-    if around.head:
-        ids = [*around.prefix, *ids]
-    room = length if around.head else _room(length, around)
-    there = len(ids) // room
-    if not there:
-        raise InputError(
-            f"{passage.place} holds {len(ids)} tokens, and one sequence of {length} takes {room} of them; shorten "
-            f"`length`, or name a longer text"
-        )
-    for number in _chosen(texts, skip, there, f"of {length} tokens"):
-        body = tuple(ids[number * room : (number + 1) * room])
-        yield body if around.head else (*around.prefix, *body, *around.suffix)
-
-
-def _cut_each(texts: Texts, skip: int, vocabulary: Vocabulary, around: Frame) -> Iterator[Ids]:
-    """Yield one sequence for each text: whole, or its first tokens."""
-    room = None if texts.length is None else _room(texts.length, around)
-    for number in _chosen(texts, skip, len(texts.passages)):
-        passage = texts.passages[number]
-        body = _encoded(passage, vocabulary, around)
-        if room is not None and len(body) < room:
-            raise InputError(
-                f"{passage.place} holds {len(body)} tokens, and a sequence of {texts.length} takes {room} of them; "
-                f"lengthen the text, or shorten or leave out `length`"
-            )
-        yield (*around.prefix, *body[:room], *around.suffix)
-
-
-def _encoded(passage: Passage, vocabulary: Vocabulary, around: Frame) -> list[int]:
-    ids = vocabulary.encode(passage.text, passage.place)
-    if not ids:
-        raise InputError(f"{passage.place} is empty: it holds no token; write a text, or leave it out")
-    # A text that begins with a written-out BOS has the one that is required: the model is to see it once.
-    return ids[1:] if ids[0] == around.bos else ids
-
-
-def _room(length: int, around: Frame) -> int:
-    """Return how many tokens of a sequence are left to the text."""
-    special = len(around.prefix) + len(around.suffix)
-    if length <= special:
-        raise InputError(
-            f"`length: {length}` leaves no room for text beside {special} special tokens; allowed: {special + 1} or "
-            f"more"
-        )
-    return length - special
-
-
-def _chosen(texts: Texts, skip: int, there: int, each: str = "") -> range:
-    wanted = max(there - skip, 1) if texts.sequences == "all" else texts.sequences
-    if skip + wanted > there:
-        name = texts.name or "the list of texts"
-        skipping = f" after {skip} skipped ones" if skip else ""
-        one_file = not texts.stream and there == 1 and texts.name
-        hint = "write `length` to cut it" if one_file else "lower `sequences` or `skip`"
-        what = f"{'sequence' if texts.stream else 'text'}{'' if there == 1 else 's'}{each and f' {each}'}"
-        raise InputError(f"{name} has {there} {what}, but the probe asks for {wanted}{skipping}; {hint}")
-    return range(skip, skip + wanted)
 
 
 def _described(texts: Texts, sequences: Sequence[Ids], skip: int) -> str:

@@ -13,6 +13,7 @@ from maprobe.edits import AnyEdit
 from maprobe.errors import DiscoveryError, MaprobeError, MeasurementError
 from maprobe.recipes import Batch, Fold, Tap
 from maprobe.running.attention import Observer, watched_attention, watched_maps
+from maprobe.running.attributions import AllSequences, left_out, show_attributions
 from maprobe.running.calling import call, incoming, logits_of, outgoing, stream_of
 from maprobe.running.editing import Editor
 from maprobe.running.experts import watched_products
@@ -28,6 +29,7 @@ _SCORES = "block.attn.scores"
 _PROJECTIONS = ("block.attn.queries", "block.attn.keys", "block.attn.values")
 _FROM_ATTENTION = (_ATTENTION, _SCORES, *_PROJECTIONS)
 _LOGITS = ("logits", "class.logits")
+_ATTRIBUTION = "block.attribution"
 
 
 class Recorder:
@@ -38,6 +40,11 @@ class Recorder:
         folds: what watches; a tap that several share is hooked once.
         edits: what to edit. A fold that taps an edited layer sees the edited stream.
 
+    Attributes:
+        forwards: forward calls made so far; the blocks of a gradient pass are called twice, which counts as two.
+        backwards: how many of them were differentiated.
+        left_out: after a gradient pass, the weights that belong to no linear layer.
+
     A fold that cannot go on (its site cannot be read in this model, its tokens lie outside the inputs) is left out from
     then on, and its error kept for :meth:`failure`; the pass is made for the others.
 
@@ -47,11 +54,13 @@ class Recorder:
     """
 
     def __init__(self, anatomy: Anatomy, folds: Sequence[Fold], edits: Sequence[AnyEdit] = ()) -> None:
-        self.forwards = 0
+        self.forwards = self.backwards = 0
+        self.left_out: tuple[str, ...] = ()
         self._anatomy = anatomy
         self._stack = ExitStack()
         self._batch: Batch | None = None
         self._editor = Editor(anatomy, edits)
+        self._edited = bool(edits)
         self._failures: dict[int, MaprobeError] = {}
         self._mlps: dict[int, Part | None] = {}
         self._folds: dict[Tap, list[Fold]] = {}
@@ -105,6 +114,49 @@ class Recorder:
         finally:
             self._batch = self._editor.batch = None
 
+    @property
+    def observes(self) -> bool:
+        """Whether a forward pass is asked for: not where attributions are all that folds want to see."""
+        return any(tap.site != _ATTRIBUTION for tap in self._folds) or not self.attributed
+
+    @property
+    def attributed(self) -> tuple[int, ...]:
+        """The layers whose weights are attributed to."""
+        return tuple(tap.layer for tap in self._folds if tap.site == _ATTRIBUTION)
+
+    def differentiate(self, sequences: Sequence[Sequence[int]], advance: Callable[[], None] = lambda: None) -> None:
+        """Make the gradient pass over all sequences of token ids, where a fold wants to see attributions.
+
+        Args:
+            sequences: token ids; empty where the inputs are none.
+            advance: called when a block is done with.
+        """
+        layers = self.attributed
+        if not layers:
+            return
+
+        def show(layer: int, value: torch.Tensor, batch: AllSequences, offset: int) -> None:
+            self._batch = batch
+            self._observe(Tap(_ATTRIBUTION, layer), value, offset)
+
+        try:
+            if not sequences:
+                raise MeasurementError(f"{_ATTRIBUTION} is of next-token logits, and the inputs are images; name texts")
+            if self._edited:
+                raise MeasurementError(
+                    f"{_ATTRIBUTION} is not read under an edit: each block is called once more by itself, and the edit "
+                    f"would have to be differentiated too; measure it without `intervene`"
+                )
+            calls = show_attributions(self._anatomy, sequences, layers, show, advance=advance)
+            self.forwards, self.backwards = self.forwards + 2 * calls, self.backwards + calls
+            self.left_out = left_out(self._anatomy)
+        except MeasurementError as error:
+            for tap, folds in self._folds.items():
+                if tap.site == _ATTRIBUTION:
+                    self._failures.update((id(fold), error) for fold in folds)
+        finally:
+            self._batch = None
+
     def failure(self, fold: Fold) -> MaprobeError | None:
         """Return why a fold was left out, or None."""
         return self._failures.get(id(fold))
@@ -143,7 +195,7 @@ class Recorder:
             self._show_input(tap, self._mlps[tap.layer], "no MLP was found")
         elif tap.site == "block.mlp.hidden":
             self._show_hidden(tap)
-        elif tap.site not in _LOGITS:
+        elif tap.site not in (*_LOGITS, _ATTRIBUTION):
             self._show_output(tap, self._giving(tap))
 
     def _giving(self, tap: Tap) -> Part | None:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from maprobe.edits import AnyEdit
 from maprobe.errors import MaprobeError, MeasurementError
-from maprobe.planning import companion_request, describe
+from maprobe.planning import ATTRIBUTION, companion_request, describe
 from maprobe.readings import Circumstances, Reading
 from maprobe.recipes import Fold, FoldContext
 from maprobe.running.calling import resting
-from maprobe.running.inputs import AnyInputs, batches, count_batches
+from maprobe.running.inputs import AnyInputs, Inputs, batches, count_batches
 from maprobe.running.recorder import Recorder
 from maprobe.sites import SITES
 
@@ -58,12 +59,30 @@ def execute(
         Recorder(subject.anatomy, list(folds.values()), edits) as recorder,
         progress.bar(what, count_batches(inputs, size), "batch") as bar,
     ):
-        for batch in batches(inputs, size=size, device=subject.device):
+        for batch in batches(inputs, size=size, device=subject.device) if recorder.observes else ():
             recorder.run(batch)
             bar.advance()
+        if recorder.attributed:
+            ids = inputs.sequences if isinstance(inputs, Inputs) else ()
+            with progress.bar(f"{what}, gradients", subject.anatomy.depth, "block") as blocks:
+                recorder.differentiate(ids, blocks.advance)
     failures = {measure: error for measure, fold in folds.items() if (error := recorder.failure(fold)) is not None}
     outcomes = _finish(folds, registry, failures)
-    return {**outcomes, **failures}, recorder.forwards
+    return {**_noted(outcomes, recorder.left_out), **failures}, recorder.forwards
+
+
+def _noted(outcomes: dict[MeasureRequest, Outcome], left_out: Sequence[str]) -> dict[MeasureRequest, Outcome]:
+    """Say with Readings of attributions which weights they are not of."""
+    if not left_out:
+        return outcomes
+    others = f" and {len(left_out) - 1} more" if len(left_out) > 1 else ""
+    note = f"left out are weights that are no matrix of a linear layer: {left_out[0]}{others}"
+    return {
+        measure: replace(outcome, notes=(*outcome.notes, note))
+        if isinstance(outcome, Reading) and measure.site == ATTRIBUTION
+        else outcome
+        for measure, outcome in outcomes.items()
+    }
 
 
 def _context(
@@ -79,6 +98,8 @@ def _context(
         sequences=len(inputs.sequences),
         choices=inputs.choices,
         labels=inputs.labels,
+        groups=inputs.groups,
+        pairs=inputs.pairs,
         untouched=untouched if isinstance(untouched, Reading) else None,
         memo=memo,
     )

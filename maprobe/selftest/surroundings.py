@@ -43,7 +43,7 @@ def with_stand_ins(registry: Registry, probes: Iterable[Probe]) -> Registry:
             standing.add((recipe,), plugin=shelf.plugin(name))
     for name, corpus in registry.corpora.items():
         if corpus.modality == "text":
-            asking = [request for request in inputs if request.source == "default" or request.value == (name,)]
+            asking = [request for request in inputs if request.source == "default" or name in request.corpora]
             length = max((_needed(corpus, request) for request in asking), default=1)
             corpus = _stand_in(corpus, length)  # noqa: PLW2901
         standing.add((corpus,), plugin=registry.corpora.plugin(name))

@@ -10,7 +10,7 @@ from tiny_models import tiny
 from torch import nn
 
 from maprobe.running.anatomy import Anatomy
-from maprobe.running.attributions import show_attributions
+from maprobe.running.attributions import AllSequences, show_attributions
 from maprobe.running.discovery import discover
 
 FAMILIES = ["llama", "gpt2", "phi3", "gpt_neox", "falcon", "opt", "opt-350m", "gemma2", "gemma3", "mpt", "bloom", "phi"]
@@ -46,8 +46,8 @@ def walked(anatomy: Anatomy, sequences: Sequence[Sequence[int]]) -> dict[int, to
     """A as it is shown, put together again; rows in the order of the sequences."""
     parts: dict[int, list[tuple[int, torch.Tensor]]] = {}
 
-    def keep(layer: int, value: torch.Tensor, numbers: tuple[int, ...], offset: int) -> None:
-        back = torch.argsort(torch.tensor(numbers))
+    def keep(layer: int, value: torch.Tensor, batch: AllSequences, offset: int) -> None:
+        back = torch.argsort(torch.tensor(batch.sequences))
         parts.setdefault(layer, []).append((offset, value[back].clone()))
 
     show_attributions(anatomy, sequences, range(1, anatomy.depth + 1), keep)
