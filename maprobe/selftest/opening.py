@@ -8,6 +8,7 @@ from maprobe.running.checkpoints import held
 from maprobe.running.subjects import HeldSource
 from maprobe.selftest.language import WORDS
 from maprobe.selftest.llama import make_llama
+from maprobe.selftest.patterns import PatternDesign, make_patterns
 from maprobe.selftest.tokenizer import make_tokenizer
 from maprobe.selftest.vision import VisionDesign, make_vision
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
     from maprobe.selftest.design import Design
 
-__all__ = ["open_llama", "open_vision"]
+__all__ = ["open_llama", "open_patterns", "open_vision"]
 
 
 def open_llama(label: str, design: Design, lessons: Mapping[str, float]) -> HeldSource:
@@ -28,3 +29,10 @@ def open_llama(label: str, design: Design, lessons: Mapping[str, float]) -> Held
 def open_vision(label: str, **design: object) -> HeldSource:
     """Make a DINOv2 of that design; its images are processed as is usual."""
     return HeldSource(loaded=held(make_vision(VisionDesign(**design)), None, label))  # type: ignore[arg-type]
+
+
+def open_patterns(label: str, **design: object) -> HeldSource:
+    """Make a Llama whose weights say which texts hang on which of them, with the tokenizer of the planted one."""
+    tokenizer = make_tokenizer(f"Ġ{word}" for word in WORDS)
+    model = make_patterns(PatternDesign(**design), tokenizer)  # type: ignore[arg-type]
+    return HeldSource(loaded=held(model, tokenizer, label))

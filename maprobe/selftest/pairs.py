@@ -36,6 +36,11 @@ _WITH_REGISTERS: Mapping[str, tuple[str, dict[str, object]]] = {
     "register-idle": ("in which bright patches carry them", {"carriers": "patches"}),
     "register-wavering": ("in which a register hands on what it has read of the image", {"wavering": True}),
 }
+_PATTERNS: Mapping[str, tuple[str, dict[str, object]]] = {
+    "indifferent": ("in which no block reads them", {"telling": False}),
+    "early": ("in which the shallow blocks read them and the deep ones do not", {"late": False}),
+    "dipped": ("in which the first and the last block write the most", {"arched": False}),
+}
 _STEPS = (0, 1000, 2000, 4000)
 
 
@@ -189,6 +194,23 @@ def _registers(twin: str) -> Pair:
     return Pair(planted=planted, twin=_vision(twin, f"the same {lacks}", **{**own, **design}))
 
 
+def _patterns(twin: str) -> Pair:
+    """Return a pair of models whose weights say which texts hang on which of them."""
+
+    def member(name: str, told: str, **design: object) -> Member:
+        def open_it(lessons: Lessons) -> Source:
+            del lessons
+            from maprobe.selftest.opening import open_patterns
+
+            return open_patterns(name, **design)
+
+        return Member(name=name, told=told, open=open_it)
+
+    lacks, design = _PATTERNS[twin]
+    planted = member("patterned", "a Llama of eight blocks of which the deep ones read what words a text is made of")
+    return Pair(planted=planted, twin=member(twin, f"the same {lacks}", **design))
+
+
 def _rule(
     kinds: str,
     twin: str,
@@ -273,6 +295,16 @@ RULES: tuple[Rule, ...] = (
     _rule("published", "doubled", "top_ratio"),
     _rule("published.weights", "late", "layer_offset"),
     _rule("published.weights", "moved", "channel", "channels_jaccard"),
+)
+
+RULES += tuple(
+    Rule(kinds=frozenset({kind}), quantities=frozenset(quantities), pair=_patterns(twin))
+    for kind, twin, *quantities in (
+        ("parameters.density", "dipped"),
+        ("parameters.similarity", "indifferent", "separation", "deep_within", "deep_across", "within", "across"),
+        ("parameters.similarity", "early", "decline", "across_peak_layer", "shallow_within", "shallow_across"),
+        ("parameters.relatedness", "indifferent"),
+    )
 )
 
 RULES += tuple(

@@ -45,13 +45,20 @@ def with_stand_ins(registry: Registry, probes: Iterable[Probe]) -> Registry:
         if corpus.modality == "text":
             asking = [request for request in inputs if request.source == "default" or name in request.corpora]
             length = max((_needed(corpus, request) for request in asking), default=1)
-            corpus = _stand_in(corpus, length)  # noqa: PLW2901
+            corpus = _stand_in(corpus, length, _beside(name, inputs))  # noqa: PLW2901
         standing.add((corpus,), plugin=registry.corpora.plugin(name))
     return standing
 
 
-def _stand_in(corpus: Corpus, length: int) -> Corpus:
-    return replace(corpus, load=lambda: text(length))
+def _stand_in(corpus: Corpus, length: int, beside: int) -> Corpus:
+    # Domains beside one another get texts of their own: the same language, from another place on.
+    return replace(corpus, load=lambda: text((beside + 1) * length)[len(text(beside * length)) :])
+
+
+def _beside(name: str, inputs: Iterable[InputsRequest]) -> int:
+    """Return behind how many other corpora one stands in the domains of inputs, at most."""
+    places = [request.corpora.index(name) for request in inputs if len(request.corpora) > 1 and name in request.corpora]
+    return max(places, default=0)
 
 
 def _needed(corpus: Corpus, request: InputsRequest) -> int:
