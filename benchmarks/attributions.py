@@ -6,8 +6,8 @@ The plain way is that of the code of arXiv:2405.17799: one sequence at a time, t
 into the gradients of all matrices of the blocks. Nothing is compared or counted in it.
 Every run makes all variants in turn, each in a process of its own that has been warmed up by a few sequences. Told are
 the medians over the runs of wall-clock and processor time, over those of the plain way of the same run, and the peak of
-the resident set while the variant runs, less what was resident before, in units of the size of the model's weights
-(on Linux alone).
+the resident set, less what was resident once the model was loaded, in units of the size of its weights (on Linux
+alone).
 """
 
 from __future__ import annotations
@@ -88,7 +88,6 @@ def figures(parsed: argparse.Namespace, name: str) -> dict[str, float]:
 def figures_of(parsed: argparse.Namespace) -> dict[str, float]:
     """Run one variant, and return what it took."""
     job = Job(parsed)
-    job(min(4, parsed.sequences))  # once unseen: caches, allocator
     gc.collect()
     status, reset = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
@@ -99,6 +98,7 @@ def figures_of(parsed: argparse.Namespace) -> dict[str, float]:
     if reset.exists():
         reset.write_text("5")  # the peak starts from here
     before = kib("VmRSS") if reset.exists() else 0
+    job(min(4, parsed.sequences))  # once unseen: caches, allocator
     wall, processor = time.perf_counter(), time.process_time()
     job(parsed.sequences)
     wall, processor = time.perf_counter() - wall, time.process_time() - processor

@@ -127,6 +127,9 @@ class Recorder:
     def differentiate(self, sequences: Sequence[Sequence[int]], advance: Callable[[], None] = lambda: None) -> None:
         """Make the gradient pass over all sequences of token ids, where a fold wants to see attributions.
 
+        It comes after all forward passes: nothing is watched or edited any more, so that the blocks that it calls again
+        show nothing to folds that have seen them.
+
         Args:
             sequences: token ids; empty where the inputs are none.
             advance: called when a block is done with.
@@ -134,6 +137,7 @@ class Recorder:
         layers = self.attributed
         if not layers:
             return
+        self._stack.close()
 
         def show(layer: int, value: torch.Tensor, batch: AllSequences, offset: int) -> None:
             self._batch = batch
