@@ -118,8 +118,8 @@ SITES: dict[str, Site] = {
             name="block.attribution",
             axes=("sequence", "weight"),
             per_layer=True,
-            meaning="|w x dD/dw| of the weights of the block's linear layers, D being the largest next-token logit at "
-            "the last position; handed over in chunks of weights, from the last block to the first",
+            meaning="the size of w x dD/dw for each weight w of the block's linear layers, D being the largest "
+            "next-token logit at the last position; handed over in chunks of weights, from the last block to the first",
         ),
         Site(
             name="embed.out",

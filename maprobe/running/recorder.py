@@ -155,9 +155,8 @@ class Recorder:
             self.forwards, self.backwards = self.forwards + 2 * calls, self.backwards + calls
             self.left_out = left_out(self._anatomy)
         except MeasurementError as error:
-            for tap, folds in self._folds.items():
-                if tap.site == _ATTRIBUTION:
-                    self._failures.update((id(fold), error) for fold in folds)
+            for layer in layers:
+                self._let_go(Tap(_ATTRIBUTION, layer), error)
         finally:
             self._batch = None
 
@@ -180,8 +179,12 @@ class Recorder:
         try:
             show()
         except MeasurementError as error:
-            needing = (fold for fold in self._folds[tap] if (tap, id(fold)) not in self._optional)
-            self._failures.update((id(fold), error) for fold in needing)
+            self._let_go(tap, error)
+
+    def _let_go(self, tap: Tap, error: MaprobeError) -> None:
+        """Leave out the folds that need a tap."""
+        needing = (fold for fold in self._folds[tap] if (tap, id(fold)) not in self._optional)
+        self._failures.update((id(fold), error) for fold in needing)
 
     def _show(self, tap: Tap) -> None:
         if tap.site in _FROM_ATTENTION:

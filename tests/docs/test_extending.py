@@ -91,6 +91,7 @@ class TestValues:
             recipes.Parameter,
             recipes.FoldContext,
             recipes.Choice,
+            recipes.GradedPair,
             recipes.Tap,
             recipes.InterventionRecipe,
             edits.Edit,
