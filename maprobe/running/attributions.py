@@ -193,7 +193,7 @@ def show_attributions(
     device = _device(anatomy)
     ids = [torch.tensor([list(sequences[number]) for number in group]).to(device) for group in groups]
     watched = {layer: [matrix.module for matrix in found] for layer, found in held.items()}
-    with resting(anatomy.model), frozen(anatomy.model):
+    with torch.inference_mode(mode=False), resting(anatomy.model), frozen(anatomy.model):
         for layer, flows in gradient_walk(anatomy, ids, watched):
             for matrix in held.get(layer, ()):
                 through = [flow.pop(matrix.module, None) for flow in flows]

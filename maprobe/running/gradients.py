@@ -164,10 +164,17 @@ def _replayed(
         taken = incoming(args, kwargs)
         assert taken is not None, "linear layers are called on a tensor"
         if output.requires_grad:
-            flow, kept = flows.setdefault(module, Flow()), taken.detach()
-            output.register_hook(  # type: ignore[no-untyped-call]
-                lambda gradient: _keep(flow, kept, gradient, sequences)
-            )
+            flow, kept, version = flows.setdefault(module, Flow()), taken.detach(), taken._version
+
+            def keep(gradient: torch.Tensor) -> None:
+                if kept._version != version:
+                    raise MeasurementError(
+                        f"block {block.path} overwrites what one of its linear layers was called on, so the gradient "
+                        f"of its weights cannot be made; leave measurements of block.attribution out with `when`"
+                    )
+                _keep(flow, kept, gradient, sequences)
+
+            output.register_hook(keep)  # type: ignore[no-untyped-call]
 
     with ExitStack() as hooks, torch.enable_grad():
         for module in watched:

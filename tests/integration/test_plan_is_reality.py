@@ -50,6 +50,22 @@ class TestForwards:
         assert (expected,) * 3 == (watch.forwards, planned_forwards(plan), reported["forwards"])
         assert (len(sequences),) * 2 == (len(watch.passes), reported["passes"])
 
+    def test_a_gradient_pass_calls_the_model_once_a_batch_of_its_own_and_each_block_once_more(
+        self, inner: Inner
+    ) -> None:
+        density = "  - {id: density, claim: C., measure: {kind: parameters.density}, expect: {peak_layer: {gte: 1}}}\n"
+        inner.write("a.probe.yaml", HEAD + density)
+        watch, model = Watch(), inner.checkpoints.plain
+        plan = inner.run("--maprobe-plan", model=model)
+        inner.run("--property-report=report.json", model=model, plugins=(watch,))
+        reported = inner.report()["plan"]
+        calls = watch.forwards
+        assert calls in (1, 2), "two texts share a call if they have as many tokens, and there is no plain pass"
+        assert (2 * calls,) * 2 == (planned_forwards(plan), reported["forwards"])
+        assert calls == reported["backwards"]
+        assert f"{2 * calls} forward calls, {calls} backward calls" in told(plan)
+        assert {"density[plain]": "passed"} == inner.statuses()
+
     def test_the_passes_of_an_edit_are_not_made_where_nothing_is_found(self, inner: Inner) -> None:
         inner.write("a.probe.yaml", PROBES)
         watch = Watch()

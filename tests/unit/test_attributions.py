@@ -98,6 +98,13 @@ def test_densities_are_counts_of_means_over_the_sequences() -> None:
     assert all(0 < low < high for high, low in counts)
 
 
+def test_inference_mode_around_it_does_no_harm() -> None:
+    anatomy = anatomy_of(tiny())
+    expected = densities(anatomy, SEQUENCES, (1e-5,))
+    with torch.inference_mode():
+        assert expected == densities(anatomy, SEQUENCES, (1e-5,))
+
+
 def test_only_the_layers_asked_about_are_shown() -> None:
     shown: list[int] = []
     advanced: list[int] = []
@@ -230,6 +237,24 @@ class TestWhatCannotBeDone:
             model.lm_head.weight[0] = float("nan")
         with pytest.raises(MeasurementError, match="largest next-token logit is not a finite number"):
             densities(anatomy_of(model), SEQUENCES, (1e-5,))
+
+    def test_a_block_that_overwrites_what_a_layer_was_called_on(self) -> None:
+        class Overwriting(nn.Module):
+            def __init__(self, inner: nn.Module) -> None:
+                super().__init__()
+                self.inner = inner
+
+            def forward(self, value: torch.Tensor) -> torch.Tensor:
+                own = value.clone()
+                found = self.inner(own)
+                own.zero_()
+                return found
+
+        model = tiny()
+        anatomy = anatomy_of(model)
+        model.model.layers[1].mlp.down_proj = Overwriting(model.model.layers[1].mlp.down_proj)
+        with pytest.raises(MeasurementError, match=r"layers\.1 overwrites what one of its linear layers was called on"):
+            densities(anatomy, SEQUENCES, (1e-5,))
 
     def test_a_block_that_is_never_the_same_twice(self) -> None:
         model = tiny()
