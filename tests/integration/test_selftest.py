@@ -58,7 +58,7 @@ def test_every_shipped_probe_holds_on_the_planted_model_and_fails_on_each_of_its
         if probe in NEVER_FAILS:
             assert (True, "holds, is absent") == (twin.startswith("absent: "), verdict)
         else:
-            assert (True, "holds, fails") == (bool(re.match(r"failed( \(warn\))?: ", twin)), verdict)
+            assert (True, "holds, fails") == (bool(re.match(r"failed( \((warn|info)\))?: ", twin)), verdict)
     assert PARTLY_SEEN == {line.partition(":")[0] for line in result.outlines if "does this clause fail" in line}
     asked = len(probes) - len(silent)
     assert f"{asked} of {asked} probes hold on one model and not on the other." in printed(result)
