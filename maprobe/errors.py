@@ -26,6 +26,7 @@ __all__ = [
     "OptionError",
     "PlanError",
     "ProbeFileError",
+    "PruningError",
     "RegistryError",
     "ReportError",
     "TrainingError",
@@ -108,3 +109,7 @@ class ReportError(MaprobeError):
 
 class TrainingError(MaprobeError):
     """A model cannot be trained as it was asked for, or its run cannot be written or gone on with."""
+
+
+class PruningError(MaprobeError):
+    """A model cannot be pruned as it was asked for, or what came of it cannot be written."""
