@@ -13,6 +13,7 @@ import maprobe
 from maprobe.bars import TerminalProgress
 from maprobe.builtin import builtin_registry
 from maprobe.errors import MaprobeError, ReportError
+from maprobe.prune_command import add_prune
 from maprobe.reading.folders import probe_files
 from maprobe.reading.parsing import parse_file
 from maprobe.reading.schema import build_schema
@@ -77,6 +78,8 @@ def _parser() -> argparse.ArgumentParser:
     plots.add_argument("report", type=Path, metavar="REPORT.json", help="written by pytest --property-report")
     plots.add_argument("folder", type=Path, metavar="DIR", help="made if it does not exist")
     plots.set_defaults(run=_plots)
+
+    add_prune(commands)
     return parser
 
 

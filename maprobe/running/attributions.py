@@ -262,7 +262,11 @@ class _Counts:
 
 
 def densities(
-    anatomy: Anatomy, sequences: Sequence[Sequence[int]], gammas: Sequence[float]
+    anatomy: Anatomy,
+    sequences: Sequence[Sequence[int]],
+    gammas: Sequence[float],
+    *,
+    advance: Callable[[], None] = lambda: None,
 ) -> tuple[tuple[int, ...], ...]:
     """Return for each layer, from the first, how many of its weights have a mean A above each of the bounds.
 
@@ -272,10 +276,11 @@ def densities(
         anatomy: the model's parts.
         sequences: token ids of each sequence, such as the ``sequences`` of prepared inputs.
         gammas: the bounds.
+        advance: called when a block is done with.
 
     Raises:
         MeasurementError: A cannot be had in this model.
     """
     counts = _Counts(gammas)
-    show_attributions(anatomy, sequences, range(1, anatomy.depth + 1), counts)
+    show_attributions(anatomy, sequences, range(1, anatomy.depth + 1), counts, advance=advance)
     return tuple(tuple(counts.counts[layer]) for layer in range(1, anatomy.depth + 1))

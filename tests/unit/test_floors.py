@@ -24,18 +24,18 @@ FLOORS: list[tuple[str, list[str]]] = [
     ("1 reading", ["reading"]),
     ("2 recipes", ["expectations", "architectures", "drawings", "corpora", "measurements", "interventions"]),
     ("3 thinking", ["planning", "modalities", "settling", "judging", "pairing", "courses", "trends"]),
-    ("4 running", ["running", "training", "selftest"]),
+    ("4 running", ["running", "training", "pruning", "selftest"]),
     ("5 reporting", ["reporting"]),
     (
         "6 edges",
         [
             *("bars", "builtin", "checking", "session", "collecting", "telling", "selftesting", "distributing"),
-            *("plugin", "commands"),
+            *("plugin", "prune_command", "commands"),
         ],
     ),
 ]
 FLOOR = {name: floor for floor, (_, names) in enumerate(FLOORS) for name in names}
-TORCH_FLOORS = {"running", "training", "measurements", "corpora", "checking", "selftest"}
+TORCH_FLOORS = {"running", "training", "measurements", "corpora", "checking", "pruning", "selftest"}
 
 
 def modules() -> dict[str, Path]:
