@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -72,7 +71,7 @@ def write(
     try:
         beside.parent.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(beside, ignore_errors=True)
-        with hushed(progress), _unpacked(model):
+        with hushed(progress):
             model.save_pretrained(beside)
             if tokenizer is not None:
                 tokenizer.save_pretrained(beside)
@@ -87,22 +86,6 @@ def write(
         raise PruningError(f"transformers cannot write this model as a folder: {one_line(error)}") from error
     finally:
         shutil.rmtree(beside, ignore_errors=True)
-
-
-@contextmanager
-def _unpacked(model: PreTrainedModel) -> Iterator[None]:
-    """Say for the time of the context that the weights are plain: transformers refuses to save what came from GGUF.
-
-    The weights of a GGUF file were unpacked as they were loaded (:mod:`maprobe.running.placement`), and any other
-    quantisation has been refused; but the model still carries the mark.
-    """
-    marks = [(model, "hf_quantizer"), (model.config, "quantization_config")]
-    marked = [(owner, name, vars(owner).pop(name)) for owner, name in marks if name in vars(owner)]
-    try:
-        yield
-    finally:
-        for owner, name, value in marked:
-            setattr(owner, name, value)
 
 
 def _unwritable(path: Path, why: str) -> PruningError:

@@ -285,13 +285,6 @@ def test_a_write_that_does_not_end_leaves_nothing(
     assert [] == list(out.parent.iterdir())
 
 
-def test_the_model_in_memory_keeps_the_mark_of_its_gguf_file(tmp_path: Path) -> None:
-    model: Any = loaded(save_gguf(tmp_path / "tiny.gguf")).model
-    before = model.config.quantization_config
-    write(tmp_path / "o", model, None, {}, Silent())
-    assert before is model.config.quantization_config
-
-
 def test_a_module_that_is_no_model_of_transformers_is_not_written(tmp_path: Path) -> None:
     with pytest.raises(PruningError, match=r"^Linear is no model of transformers"):
         write(tmp_path / "o", torch.nn.Linear(2, 2), None, {}, Silent())
