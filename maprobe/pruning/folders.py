@@ -33,10 +33,10 @@ def check_target(path: Path) -> None:
         PruningError: there is something in it already, or it cannot be written.
     """
     try:
+        if path.is_symlink() or (path.exists() and not path.is_dir()):
+            raise PruningError(f"--out {path} is no folder; name a new folder")
         if path.is_dir() and any(path.iterdir()):
             raise PruningError(f"--out {path} is not empty, and nothing is overwritten; name a new folder")
-        if path.exists() and not path.is_dir():
-            raise PruningError(f"--out {path} is no folder; name a new folder")
         above = next(parent for parent in path.absolute().parents if parent.exists())
     except OSError as error:
         raise _unwritable(path, error.strerror or str(error)) from None

@@ -14,7 +14,7 @@ from maprobe.errors import PruningError
 from maprobe.pruning.targets import Target
 from maprobe.running.calling import incoming, resting
 from maprobe.running.inputs import batches, count_batches
-from maprobe.running.replay import BlockCalls, record
+from maprobe.running.replay import BlockCalls, record, require_replay
 
 if TYPE_CHECKING:
     from maprobe.progress import Progress
@@ -80,12 +80,14 @@ def prune(
 
     Raises:
         PruningError: what a matrix takes in is not finite.
-        DiscoveryError: the blocks cannot be called one by one.
+        DiscoveryError: the blocks cannot be called one by one, or give something else then.
     """
     calls: list[BlockCalls] = []
     with resting(anatomy.model):
         with progress.bar("inputs of the blocks", count_batches(inputs, 1), "sequence") as bar:
             for batch in batches(inputs, size=1, device=device):
+                if not calls:
+                    require_replay(anatomy, batch.given)
                 calls.append(record(anatomy, batch.given))
                 bar.advance()
         streams = [call.stream for call in calls]

@@ -16,11 +16,14 @@ from torch import nn
 
 from maprobe.errors import DiscoveryError
 from maprobe.running.calling import call, incoming, stream_of, with_incoming
+from maprobe.running.wording import one_line
 
 if TYPE_CHECKING:
     from maprobe.running.anatomy import Anatomy, Block
 
-__all__ = ["BlockCalls", "record"]
+__all__ = ["BlockCalls", "record", "require_replay"]
+
+_ROUNDING = 16  # steps of the dtype by which the same kernel may differ from call to call on some devices
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -36,9 +39,19 @@ class BlockCalls:
     arguments: tuple[tuple[tuple[Any, ...], dict[str, Any]], ...]
 
     def through(self, block: Block, stream: torch.Tensor) -> torch.Tensor:
-        """Return what a block makes of a residual stream of the shape of ``stream``."""
+        """Return what a block makes of a residual stream of the shape of ``stream``.
+
+        Raises:
+            DiscoveryError: it cannot be called by itself.
+        """
         args, kwargs = with_incoming(*self.arguments[block.layer - 1], stream)
-        return stream_of(block.module(*args, **kwargs), block.path)
+        try:
+            output = block.module(*args, **kwargs)
+        except Exception as error:
+            if isinstance(error, MemoryError) or "memory" in str(error):
+                raise
+            raise DiscoveryError(f"block {block.path} cannot be called by itself: {one_line(error)}") from error
+        return stream_of(output, block.path)
 
 
 def record(anatomy: Anatomy, given: torch.Tensor) -> BlockCalls:
@@ -71,6 +84,41 @@ def record(anatomy: Anatomy, given: torch.Tensor) -> BlockCalls:
             f"they cannot be called one by one"
         )
     return BlockCalls(streams[0], tuple(arguments))
+
+
+def require_replay(anatomy: Anatomy, given: torch.Tensor) -> None:
+    """See that blocks called one by one give what the model gives as a whole.
+
+    A block that takes something from another behind the model's back, or remembers earlier calls, would not.
+
+    Raises:
+        DiscoveryError: they do not.
+    """
+    whole: list[torch.Tensor] = []
+    last = anatomy.blocks[-1]
+
+    def keep(module: nn.Module, args: object, output: object) -> None:
+        del module, args
+        whole.append(stream_of(output, last.path).clone())
+
+    handle = last.module.register_forward_hook(keep)
+    try:
+        calls = record(anatomy, given)
+    finally:
+        handle.remove()
+    stream = calls.stream
+    with torch.inference_mode():
+        for block in anatomy.blocks:
+            stream = calls.through(block, stream)
+    expected = whole[0]
+    if torch.equal(stream, expected) or not bool(expected.isfinite().all()):
+        return  # what is not finite is told where it is used
+    allowed = _ROUNDING * torch.finfo(stream.dtype).eps * float(expected.abs().max())
+    if not float((stream - expected).abs().max()) <= allowed:
+        raise DiscoveryError(
+            f"the blocks of {type(anatomy.model).__name__} give something else one by one than in a pass of the whole "
+            f"model, so that what each of them takes in is not known"
+        )
 
 
 @contextmanager

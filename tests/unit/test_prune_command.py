@@ -249,6 +249,9 @@ class TestRefused:
         assert (
             f"maprobe prune: --out {text} is no folder; name a new folder\n" == run("--model", llama, "--out", text)[2]
         )
+        link = text.with_name("link")
+        link.symlink_to(text.parent)
+        assert f"--out {link} is no folder; name a new folder\n" in run("--model", llama, "--out", link)[2]
         status, _, errors = run("--model", llama, "--out", text / "below")
         assert (2, 1) == (status, len(errors.splitlines()))
         assert "cannot be written (" in errors

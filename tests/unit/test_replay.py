@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from tiny_models import FAMILIES, tiny
 
 from maprobe.errors import DiscoveryError
+from maprobe.running.anatomy import Anatomy
 from maprobe.running.calling import call, outgoing
 from maprobe.running.discovery import discover
-from maprobe.running.replay import record
+from maprobe.running.replay import record, require_replay
 
 IDS = torch.tensor([[5, 9, 17, 33, 21, 40, 8, 77, 12, 3], [44, 8, 9, 100, 3, 66, 21, 5, 5, 90]])
+
+
+def changed(anatomy: Anatomy, forward: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    """Let the second block hand on something else than it computes."""
+    anatomy.blocks[1].module.register_forward_hook(lambda module, args, output: forward(output))
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -31,6 +39,7 @@ def test_a_replay_is_bit_equal_to_the_pass_in_every_family(family: str) -> None:
         for block, output in zip(anatomy.blocks, expected, strict=True):
             stream = calls.through(block, stream)
             assert torch.equal(output, stream), block.path
+    require_replay(anatomy, IDS[:1])
 
 
 def test_no_hook_is_left_and_no_stream_but_the_first_is_kept() -> None:
@@ -56,3 +65,31 @@ def test_blocks_that_are_skipped_are_told() -> None:
     anatomy.model.config.num_hidden_layers = 2
     with pytest.raises(DiscoveryError, match=r"^the 3 blocks of this model were called 2 times in one forward pass"):
         record(anatomy, IDS)
+
+
+def test_a_block_that_remembers_its_calls_is_told() -> None:
+    anatomy = discover(tiny(), {})
+    calls: list[int] = []
+
+    def drifting(output: torch.Tensor) -> torch.Tensor:
+        calls.append(1)
+        return output * (1 + 0.01 * len(calls))
+
+    changed(anatomy, drifting)
+    with pytest.raises(DiscoveryError, match=r"^the blocks of LlamaForCausalLM give something else one by one"):
+        require_replay(anatomy, IDS)
+
+
+def test_a_block_that_cannot_be_called_by_itself_is_told() -> None:
+    anatomy = discover(tiny(), {})
+    calls: list[int] = []
+
+    def once(output: torch.Tensor) -> torch.Tensor:
+        calls.append(1)
+        if len(calls) > 1:
+            raise ValueError("only once")
+        return output
+
+    changed(anatomy, once)
+    with pytest.raises(DiscoveryError, match=r"^block model\.layers\.1 cannot be called by itself: only once$"):
+        require_replay(anatomy, IDS)
