@@ -154,14 +154,14 @@ def _pruned(settings: _Settings) -> int:
         method: Any = settings.method
         outcomes = (pruner.by(method),)
     outcome = outcomes[-1]
-    record = _record(outcomes, pruner, settings)
+    # First of all, so that a pipe which is closed early costs no folder.
+    write(settings.out, subject.loaded.model, source.tokenizer, _record(outcomes, pruner, settings), progress)
     title = f"{facts.label}, pruned by {outcome.method}, calibrated on {inputs.description}"
     _say(layers_table(outcome, title))
     if settings.compare:
         _say(comparison_table(outcomes, f"Perplexity on {others.description}"))
     for sentence in notes(outcome, pruner.left, type(subject.loaded.model).__name__, facts["causal"]):
         _say(sentence)
-    write(settings.out, subject.loaded.model, source.tokenizer, record, progress)
     _say(f"wrote {settings.out}")
     return 0
 

@@ -150,9 +150,12 @@ class Pruner:
         Args:
             methods: the methods in turn.
             measure: measures the model as it is at the time.
+
+        Raises:
+            MaprobeError: as :meth:`by`.
         """
         if "layers" in methods:
-            self._counted()  # of the untouched model
+            self.rule.by_layer(self._counted())  # of the untouched model, and refused before time is spent on others
         found = [_measured(self.dense(), measure)]
         copies = [target.weight.clone() for target in self.targets]
         for number, method in enumerate(methods):
