@@ -13,7 +13,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -107,11 +107,19 @@ class RunFolder:
 
     def save_model(self, name: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> None:
         """Write a checkpoint: weights, config and tokenizer."""
+
+        def write(path: Path) -> None:
+            model.save_pretrained(path)
+            tokenizer.save_pretrained(path)
+
+        self.save(name, write)
+
+    def save(self, name: str, write: Callable[[Path], None]) -> None:
+        """Have a folder written, beside its place and then put there."""
         target, beside = self.path / name, self.path / f".writing-{name}"
         shutil.rmtree(beside, ignore_errors=True)
         try:
-            model.save_pretrained(beside)
-            tokenizer.save_pretrained(beside)
+            write(beside)
             shutil.rmtree(target, ignore_errors=True)
             beside.replace(target)
         except OSError as error:

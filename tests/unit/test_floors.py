@@ -24,7 +24,7 @@ FLOORS: list[tuple[str, list[str]]] = [
     ("1 reading", ["reading"]),
     ("2 recipes", ["expectations", "architectures", "drawings", "corpora", "measurements", "interventions"]),
     ("3 thinking", ["planning", "modalities", "settling", "judging", "pairing", "courses", "trends"]),
-    ("4 running", ["running", "training", "pruning", "selftest"]),
+    ("4 running", ["running", "training", "pruning", "selftest", "graphs"]),
     ("5 reporting", ["reporting"]),
     (
         "6 edges",
@@ -35,7 +35,7 @@ FLOORS: list[tuple[str, list[str]]] = [
     ),
 ]
 FLOOR = {name: floor for floor, (_, names) in enumerate(FLOORS) for name in names}
-TORCH_FLOORS = {"running", "training", "measurements", "corpora", "checking", "pruning", "selftest"}
+TORCH_FLOORS = {"running", "training", "measurements", "corpora", "checking", "pruning", "selftest", "graphs"}
 
 
 def modules() -> dict[str, Path]:

@@ -1,0 +1,220 @@
+"""Train a graph transformer from scratch: ``python -m maprobe.graphs.train``."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import platform
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, NoReturn, get_args
+
+import torch
+
+from maprobe.errors import MaprobeError, TrainingError
+from maprobe.graphs.configs import MODELS, GraphConfig
+from maprobe.graphs.datasets import DATASETS, GraphData, load_data
+from maprobe.graphs.loop import GraphTrainer
+from maprobe.graphs.models import fresh_model
+from maprobe.graphs.presets import PRESETS, Preset, PresetName
+from maprobe.progress import Silent
+from maprobe.running.storage import cache_folder
+from maprobe.training.folders import RunFolder
+
+__all__ = ["main"]
+
+_NAME = "maprobe.graphs.train"
+_ABOUT = """Train a graph transformer, with or without the explicit bias term (arXiv:2409.03463). DIR/step-0 is the
+model as it was before training, DIR/final as it is after. With the same seed, the variants begin with the same weights
+where they share them, and see the same graphs in the same order."""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong in one sentence."""
+        self.exit(2, f"{_NAME}: {message}; --help tells what there is\n")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Train one model and return the exit status: 0 for success, 2 where it cannot be done, 130 if interrupted."""
+    parsed = _parser().parse_args(arguments)
+    try:
+        loss = _train(parsed)
+    except MaprobeError as error:
+        sys.stderr.write(f"{_NAME}: {error}\n")
+        return 2
+    except OSError as error:
+        sys.stderr.write(
+            f"{_NAME}: --out {parsed.out} cannot be written ({error}); make room there and go on by --resume\n"
+        )
+        return 2
+    except KeyboardInterrupt:
+        sys.stderr.write(f"{_NAME}: interrupted; repeat the command with --resume to go on from the last epoch\n")
+        return 130
+    sys.stdout.write(f"{parsed.out / 'final'}: validation loss {loss:.4f}\n")
+    return 0
+
+
+def _train(parsed: argparse.Namespace) -> float:
+    preset = _preset(parsed)
+    device = _device(parsed.device)
+    folder = RunFolder(parsed.out)
+    if parsed.resume:
+        folder.begun()
+    else:
+        folder.check()
+    molecules = preset.molecules if parsed.data is None else parsed.molecules
+    data = load_data(parsed.data or preset.data, molecules, cache_folder(), Silent())
+    config = _config(parsed, preset, data)
+    run = _run(parsed, preset, config, data)
+    state = folder.resume(run) if parsed.resume else None
+    if state is None:
+        folder.begin(run)
+    model = fresh_model(config, seed=parsed.seed).to(device)
+    count = sum(parameter.numel() for parameter in model.parameters())
+    sys.stderr.write(
+        f"{parsed.model}{' with an explicit bias' if config.explicit_bias else ''}: {count} weights, "
+        f"{len(data.train)} {'nodes' if config.readout == 'nodes' else 'graphs'} of {data.about['name']} to learn "
+        f"from, on {device}\n"
+    )
+    trainer = GraphTrainer(
+        model=model, data=data, preset=preset, folder=folder, seed=parsed.seed, save=parsed.save_every, state=state
+    )
+    return trainer.run()
+
+
+def _config(parsed: argparse.Namespace, preset: Preset, data: GraphData) -> GraphConfig:
+    nodewise = preset.readout == "nodes"
+    if nodewise != (data.about["name"] == "ogbn-proteins"):
+        raise TrainingError(
+            f"--preset {parsed.preset} predicts {'nodes' if nodewise else 'graphs'}, and --data {data.about['name']} "
+            f"has targets for the other; choose another preset"
+        )
+    return GraphConfig(
+        model=parsed.model,
+        node_types=data.node_types,
+        edge_types=data.edge_types,
+        edge_numbers=data.edge_numbers,
+        layers=preset.layers,
+        heads=preset.heads,
+        width=preset.width,
+        outputs=data.outputs,
+        readout=preset.readout,
+        dropout=preset.dropout,
+        residual=preset.residual,
+        edge_stream=parsed.model == "gt" and not nodewise,
+        use_bias=parsed.use_bias or parsed.explicit_bias,
+        explicit_bias=parsed.explicit_bias,
+    )
+
+
+def _preset(parsed: argparse.Namespace) -> Preset:
+    chosen = PRESETS[parsed.model][parsed.preset]
+    given = {name: value for name in asdict(chosen) if (value := getattr(parsed, name, None)) is not None}
+    return replace(chosen, **given)
+
+
+def _run(parsed: argparse.Namespace, preset: Preset, config: GraphConfig, data: GraphData) -> dict[str, Any]:
+    settings = asdict(preset)
+    return {
+        "model": parsed.model,
+        "preset": parsed.preset,
+        "seed": parsed.seed,
+        "data": data.about,
+        "use_bias": config.use_bias,
+        "explicit_bias": config.explicit_bias,
+        **{name: value for name, value in settings.items() if name not in ("data", "molecules")},
+        "versions": {"python": platform.python_version(), "torch": torch.__version__},
+    }
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise TrainingError("--device cuda: torch finds no GPU here; write --device cpu, or install torch for your GPU")
+    return torch.device(name)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog=f"python -m {_NAME}", description=_ABOUT, allow_abbrev=False)
+    what = parser.add_argument_group("what is trained")
+    what.add_argument("--model", required=True, choices=MODELS, help="which graph transformer")
+    what.add_argument("--out", required=True, type=Path, metavar="DIR", help="a new folder for what is written")
+    what.add_argument(
+        "--preset",
+        default="small",
+        choices=get_args(PresetName),
+        help="presets of all that follows: small, the default, takes minutes on two cores; the others are the paper's",
+    )
+    what.add_argument("--use-bias", action="store_true", help="biases in the linear maps of attention")
+    what.add_argument("--explicit-bias", action="store_true", help="the explicit bias term; implies --use-bias")
+    what.add_argument(
+        "--data",
+        metavar="NAME|FILE",
+        help=f"{', '.join(DATASETS)}, or a file of SMILES (.smi, .csv, packed or not); without, the preset's",
+    )
+    what.add_argument(
+        "--molecules", type=_whole(10), metavar="N", help="how many molecules are drawn; without, the preset's, or all"
+    )
+    what.add_argument("--seed", type=_whole(0, 2**32), default=41, metavar="N", help="of weights, order, dropout: 41")
+    what.add_argument("--resume", action="store_true", help="go on from the last epoch of the run in DIR")
+    what.add_argument(
+        "--device", default="auto", choices=("auto", "cpu", "cuda"), help="auto is the GPU if there is one"
+    )
+    what.add_argument(
+        "--save-every", type=_whole(0), default=0, metavar="N", help="epochs between checkpoints; 0, the default: none"
+    )
+    sizes = parser.add_argument_group("sizes and rates", "Those left out are the preset's.")
+    rows: list[tuple[str, str, str, Callable[[str], Any], str]] = [
+        ("layers", "layers", "N", _whole(1), "number of layers"),
+        ("heads", "heads", "N", _whole(1), "heads of attention in each"),
+        ("width", "width", "N", _whole(4), "size of node and edge features"),
+        ("dropout", "dropout", "X", _share, "probability of dropout"),
+        ("batch", "batch", "N", _whole(1), "graphs, or nodes to be predicted, in a step"),
+        ("epochs", "epochs", "N", _whole(0), "the most passes through the data; 0 leaves the model untrained"),
+        ("lr", "rate", "RATE", _positive, "the first learning rate"),
+        ("patience", "patience", "N", _whole(0), "epochs without a lower validation loss until the rate is halved"),
+        ("min-lr", "min_rate", "RATE", _positive, "training ends below this rate"),
+        ("early-stop", "early_stop", "N", _whole(0), "epochs without a lower validation loss until it ends; 0: never"),
+    ]
+    for name, field, letter, kind, meaning in rows:
+        sizes.add_argument(f"--{name}", dest=field, type=kind, metavar=letter, help=meaning)
+    return parser
+
+
+def _whole(least: int, most: int = 2**31) -> Callable[[str], int]:
+    def read(text: str) -> int:
+        try:
+            number = int(text)
+        except ValueError:
+            number = least - 1
+        if not least <= number <= most:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {least} to {most}")
+        return number
+
+    return read
+
+
+def _number(text: str, what: str, holds: Callable[[float], bool]) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not (math.isfinite(number) and holds(number)):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number {what}")
+    return number
+
+
+def _positive(text: str) -> float:
+    return _number(text, "above 0", lambda number: number > 0)
+
+
+def _share(text: str) -> float:
+    return _number(text, "from 0, below 1", lambda number: 0 <= number < 1)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
