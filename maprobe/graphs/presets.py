@@ -58,11 +58,11 @@ def _small(readout: Readout) -> Preset:
         width=32,
         readout=readout,
         batch=64,
-        epochs=40,
+        epochs=60,
         rate=2e-3,
         patience=4,
         min_rate=1e-5,
-        early_stop=15,
+        early_stop=20,
     )
 
 

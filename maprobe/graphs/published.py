@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from maprobe.errors import InputError
+from maprobe.errors import InputError, MaprobeError
 from maprobe.graphs.batches import Graph, GraphSet
 from maprobe.graphs.datasets import GraphData, in_parts
 from maprobe.graphs.extras import needed
@@ -36,12 +36,14 @@ def load(name: str, cache: Path) -> GraphData:
         InputError: it cannot be had, or the package that fetches it is missing.
     """
     folder = cache / "graphs" / name
-    needed("ogb" if name == "ogbn-proteins" else "torch_geometric", f"--data {name}")
     loaders = {"zinc": _zinc, "tox21": _tox21, "ogbn-proteins": _proteins}
     try:
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
+            needed("ogb" if name == "ogbn-proteins" else "torch_geometric", f"--data {name}")
             return loaders[name](folder)
+    except MaprobeError:
+        raise
     except Exception as error:
         first = (str(error).strip().splitlines() or ["no message"])[0]
         raise InputError(

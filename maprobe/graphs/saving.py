@@ -23,7 +23,7 @@ _VERSION = 1
 _CONFIG, _WEIGHTS = "config.json", "model.safetensors"
 
 
-def save_model(folder: Path, model: GraphModel, data: Mapping[str, Any]) -> None:
+def save_model(folder: str | Path, model: GraphModel, data: Mapping[str, Any]) -> None:
     """Write a model into a folder of its own, whole or not at all; what was in the folder is replaced.
 
     Args:
@@ -34,6 +34,7 @@ def save_model(folder: Path, model: GraphModel, data: Mapping[str, Any]) -> None
     Raises:
         TrainingError: the folder cannot be written.
     """
+    folder = Path(folder)
     beside = folder.with_name(f".writing-{folder.name}")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -55,13 +56,13 @@ def write_model(folder: Path, model: GraphModel, data: Mapping[str, Any]) -> Non
     )
 
 
-def read_config(folder: Path) -> tuple[GraphConfig, dict[str, Any]]:
+def read_config(folder: str | Path) -> tuple[GraphConfig, dict[str, Any]]:
     """Return a saved model's config and what its data were.
 
     Raises:
         CheckpointError: the folder holds no graph transformer of maprobe, or one of another version.
     """
-    path = folder / _CONFIG
+    path = Path(folder) / _CONFIG
     try:
         about = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -85,14 +86,14 @@ def read_config(folder: Path) -> tuple[GraphConfig, dict[str, Any]]:
         raise CheckpointError(f"{path}: {error}") from None
 
 
-def load_model(folder: Path) -> tuple[GraphModel, dict[str, Any]]:
+def load_model(folder: str | Path) -> tuple[GraphModel, dict[str, Any]]:
     """Return a saved model in eval mode, on the CPU, and what its data were.
 
     Raises:
         CheckpointError: the folder holds none, or its weights do not fit its config.
     """
     config, data = read_config(folder)
-    path = folder / _WEIGHTS
+    path = Path(folder) / _WEIGHTS
     with torch.random.fork_rng(devices=[]):
         model = build(config)
     try:

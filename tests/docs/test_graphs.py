@@ -1,0 +1,74 @@
+"""docs/graphs.md tells the models, data sets and presets that the code has, and its example runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from pages import columns, names, page
+
+import maprobe.graphs
+from maprobe.graphs.configs import MODELS
+from maprobe.graphs.datasets import DATASETS
+from maprobe.graphs.models import GraphModel
+from maprobe.graphs.presets import PRESETS
+
+PAGE = page("graphs.md")
+
+
+def test_the_models_are_those_of_the_code() -> None:
+    told = [(names(kind)[0], names(name)[0]) for kind, name in columns(PAGE.section("The models", 2).table(), 0, 1)]
+    assert [*MODELS] == [kind for kind, _ in told]
+    for kind, name in told:
+        model = getattr(maprobe.graphs, name)
+        assert issubclass(model, GraphModel)
+        assert kind == model.kind
+
+
+def test_the_pooling_of_a_model_is_that_of_its_presets() -> None:
+    for kind, pooling in columns(PAGE.section("The models", 2).table(), 0, 3):
+        presets = PRESETS[next(model for model in MODELS if model == names(kind)[0])]
+        assert {pooling, "nodes"} == {preset.readout for preset in presets.values()}
+
+
+def test_the_data_sets_are_those_of_the_code() -> None:
+    told = [
+        names(cell)[0]
+        for (cell,) in ([cell] for cell in columns(PAGE.section("The data", 2).table(), 0))
+        if "`" in cell
+    ]
+    assert sorted(DATASETS) == sorted(told)
+
+
+def test_the_presets_are_those_of_the_code() -> None:
+    table = PAGE.section("Training a model", 2).table()
+    for at, model in enumerate(MODELS, start=1):
+        rows = columns(table, 0, at)
+        assert [*PRESETS[model]] == [names(cell)[0] for cell, _ in rows]
+        for (_, cell), preset in zip(rows, PRESETS[model].values(), strict=True):
+            assert cell.startswith(
+                f"{preset.layers} layers, {preset.heads} heads, width {preset.width}; batch {preset.batch}, rate "
+                f"{preset.rate:g}, patience {preset.patience}"
+            )
+            assert bool(preset.dropout) == (f"dropout {preset.dropout:g}" in cell)
+
+
+def test_the_epochs_of_the_small_preset_are_told() -> None:
+    words = PAGE.section("Training a model", 2).words
+    for presets in PRESETS.values():
+        small = presets["small"]
+        assert small.molecules is not None
+        assert f"{small.molecules * 8 // 10} of {small.molecules} molecules of `{small.data}`" in words
+        assert f"at most {small.epochs} times over" in words
+
+
+def test_the_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(tmp_path)
+    scope: dict[str, object] = {}
+    exec(PAGE.section("In Python", 3).example("python").text, scope)
+    assert "torch.Size([1, 1]) torch.Size([4, 32])\n" == capsys.readouterr().out
+    model, again = scope["model"], scope["again"]
+    assert isinstance(model, GraphModel)
+    assert isinstance(again, GraphModel)
+    assert all(torch.equal(tensor, again.state_dict()[name]) for name, tensor in model.state_dict().items())
