@@ -64,7 +64,9 @@ class GraphData:
     about: dict[str, Any]
 
 
-def load_data(name: str, molecules: int | None, cache: Path, progress: Progress) -> GraphData:
+def load_data(
+    name: str, molecules: int | None, cache: Path, progress: Progress, targets: Sequence[str] = ()
+) -> GraphData:
     """Return a data set by its name, or made of a file of SMILES.
 
     Args:
@@ -72,11 +74,15 @@ def load_data(name: str, molecules: int | None, cache: Path, progress: Progress)
         molecules: how many molecules are drawn, for ``molsets`` and files; None for all.
         cache: the cache's root, which downloads are kept in.
         progress: where to show how far it is.
+        targets: columns of a .csv file that are predicted instead of penalised logP: labels where all their numbers
+            are 0 or 1, else numbers as they are.
 
     Raises:
         InputError: it cannot be had, a package is missing, or a molecule cannot be read.
         CheckpointError: the wheel of ``molsets`` cannot be had.
     """
+    if targets and name in DATASETS:
+        raise InputError(f"--targets is for .csv files; {name} has targets of its own")
     if name in ("zinc", "tox21", "ogbn-proteins"):
         if molecules is not None:
             raise InputError(f"--molecules is for molsets and files of SMILES; {name} is taken whole")
@@ -87,8 +93,8 @@ def load_data(name: str, molecules: int | None, cache: Path, progress: Progress)
         raise InputError(
             f"--data {name} is neither a file nor a data set; allowed: {allowed_names(DATASETS)}, or a file of SMILES"
         )
-    lines = molsets_lines(cache, progress) if name == "molsets" else read_smiles(Path(name))
-    return molecules_of(lines, "molsets" if name == "molsets" else Path(name).name, molecules, progress)
+    lines = molsets_lines(cache, progress) if name == "molsets" else read_smiles(Path(name), targets)
+    return molecules_of(lines, "molsets" if name == "molsets" else Path(name).name, molecules, progress, targets)
 
 
 def molsets_lines(cache: Path, progress: Progress) -> Lines:
@@ -103,7 +109,9 @@ def molsets_lines(cache: Path, progress: Progress) -> Lines:
     return train + test + scaffolds
 
 
-def molecules_of(lines: Lines, name: str, count: int | None, progress: Progress) -> GraphData:
+def molecules_of(
+    lines: Lines, name: str, count: int | None, progress: Progress, targets: Sequence[str] = ()
+) -> GraphData:
     """Return molecules drawn from lines, eight tenths to learn from, one for validation, one for the test.
 
     Args:
@@ -111,6 +119,7 @@ def molecules_of(lines: Lines, name: str, count: int | None, progress: Progress)
         name: what they are called.
         count: how many are drawn; None for all.
         progress: where to show how far it is.
+        targets: names of the numbers that stand beside the SMILES and are predicted.
 
     Raises:
         InputError: there are fewer, or too few to be parted, or one cannot be read.
@@ -123,13 +132,20 @@ def molecules_of(lines: Lines, name: str, count: int | None, progress: Progress)
         raise InputError(f"{len(chosen)} molecules cannot be parted; at least {_FEWEST} are needed")
     graphs, left_out = molecule_graphs(chosen, progress)
     train, valid, test = in_parts(graphs)
+    for number, column in enumerate(targets):
+        if bool(train.targets[:, number].isnan().all()) or bool(valid.targets.isnan().all()):
+            raise InputError(
+                f"{name}: too few numbers are known in {column!r} to learn from; leave it out of --targets"
+            )
+    known = graphs.targets[~graphs.targets.isnan()]
+    task: Task = "multi-label" if targets and bool(((known == 0) | (known == 1)).all()) else "regression"
     digest = hashlib.sha256("\n".join(line.smiles for line in chosen).encode()).hexdigest()
     return GraphData(
         train=train,
         valid=valid,
         test=test,
-        task="regression",
-        outputs=1,
+        task=task,
+        outputs=graphs.targets.shape[1],
         node_types=(len(ATOM_TYPES),),
         edge_types=(len(BOND_TYPES),),
         about={
@@ -138,8 +154,8 @@ def molecules_of(lines: Lines, name: str, count: int | None, progress: Progress)
             "without_bonds": left_out,
             "smiles_sha256": digest,
             "graphs": {"train": len(train), "valid": len(valid), "test": len(test)},
-            "task": "regression",
-            "target": "penalised logP, standardised over ZINC",
+            "task": task,
+            "targets": list(targets) or ["penalised logP, standardised over ZINC"],
             "node_types": list(ATOM_TYPES),
             "edge_types": list(BOND_TYPES),
         },

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -44,7 +44,7 @@ def parsed(line: Line) -> Mol:
     return molecule
 
 
-def graph_of(molecule: Mol, target: float) -> Graph:
+def graph_of(molecule: Mol, targets: Sequence[float]) -> Graph:
     """Return the graph of RDKit's molecule.
 
     Hydrogens are left out, as they are in a SMILES. A node's type is its element with its charge. Rings that RDKit
@@ -53,7 +53,7 @@ def graph_of(molecule: Mol, target: float) -> Graph:
 
     Args:
         molecule: the molecule; it is left as it was.
-        target: what is to be predicted.
+        targets: what is to be predicted, NaN where it is not known.
     """
     chem = needed("rdkit.Chem", _PURPOSE)
     molecule = chem.Mol(molecule)
@@ -70,12 +70,14 @@ def graph_of(molecule: Mol, target: float) -> Graph:
         nodes=torch.tensor(nodes),
         edge_index=torch.tensor(pairs, dtype=torch.long).reshape(-1, 2).T,
         edges=torch.tensor(kinds, dtype=torch.long).reshape(-1, 1),
-        targets=torch.tensor([[target]], dtype=torch.float32),
+        targets=torch.tensor([list(targets)], dtype=torch.float32),
     )
 
 
 def molecule_graphs(lines: Iterable[Line], progress: Progress) -> tuple[GraphSet, int]:
-    """Return the graphs of molecules with their standardised penalised logP, and how many were left out.
+    """Return the graphs of molecules, and how many were left out.
+
+    What is to be predicted are the numbers beside a SMILES, where there are any, else its standardised penalised logP.
 
     Molecules without a bond are left out, since attention over edges has nothing to do in them.
 
@@ -88,7 +90,7 @@ def molecule_graphs(lines: Iterable[Line], progress: Progress) -> tuple[GraphSet
         for line in listed:
             molecule = parsed(line)
             if molecule.GetNumBonds():
-                graphs.append(graph_of(molecule, parts_of(molecule).standardised))
+                graphs.append(graph_of(molecule, line.values or (parts_of(molecule).standardised,)))
             bar.advance()
     if not graphs:
         raise InputError("no molecule has a bond, so there is nothing to learn from; name a file of larger molecules")

@@ -68,13 +68,13 @@ class NodePart:
             starts, sizes = graph.first[front], graph.first[front + 1] - graph.first[front]
             some = sizes > 0
             picks = (torch.rand(int(some.sum()), count) * sizes[some].unsqueeze(1)).long()
-            into = front[some].repeat_interleave(count)
             edges = (starts[some].unsqueeze(1) + picks).flatten()
-            drawn.append(torch.stack([edges, into]))
+            drawn.append(edges)
             reached = graph.sources[edges].unique()
             front = reached[~torch.isin(reached, known)]
             known = torch.cat([known, front])
-        edges, into = torch.cat(drawn, dim=1).unique(dim=1)
+        edges = torch.cat(drawn).unique()
+        into = torch.searchsorted(graph.first, edges, right=True) - 1
         place = torch.full((len(graph.nodes),), -1)
         place[known] = torch.arange(len(known))
         targets = torch.full((len(known), graph.targets.shape[1]), torch.nan)

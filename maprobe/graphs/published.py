@@ -69,7 +69,7 @@ def _zinc(folder: Path) -> GraphData:
             "name": "zinc",
             "graphs": {part: len(graphs) for part, graphs in parts.items()},
             "task": "regression",
-            "target": "penalised logP, standardised over ZINC",
+            "targets": ["penalised logP, standardised over ZINC"],
         },
     )
 

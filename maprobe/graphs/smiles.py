@@ -6,25 +6,28 @@ import bisect
 import csv
 import gzip
 import itertools
+import math
 import zlib
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from maprobe.errors import InputError
+from maprobe.errors import InputError, did_you_mean
 
 __all__ = ["Line", "Lines", "is_smiles_file", "read_smiles"]
 
+_Row = tuple[str, int, tuple[float, ...]]
 _ENDINGS = (".smi", ".csv", ".smi.gz", ".csv.gz")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Line:
-    """A SMILES and where it stands."""
+    """A SMILES, where it stands, and the numbers that stand beside it, NaN where there is none."""
 
     smiles: str
     path: Path
     number: int
+    values: tuple[float, ...] = ()
 
     def __str__(self) -> str:
         return f"{self.path}:{self.number}"
@@ -34,12 +37,12 @@ class Lines:
     """The SMILES of some files, one file after another. A :class:`Line` is made when it is asked for.
 
     Args:
-        files: for each file its path, the SMILES in it, and the number of the line that each stands in.
+        files: for each file its path and its rows: SMILES, number of the line, numbers beside it.
     """
 
-    def __init__(self, files: Iterable[tuple[Path, list[str], list[int]]]) -> None:
+    def __init__(self, files: Sequence[tuple[Path, list[_Row]]]) -> None:
         self._files = tuple(files)
-        self._ends = list(itertools.accumulate(len(smiles) for _, smiles, _ in self._files))
+        self._ends = list(itertools.accumulate(len(rows) for _, rows in self._files))
 
     def __len__(self) -> int:
         return self._ends[-1] if self._ends else 0
@@ -48,9 +51,9 @@ class Lines:
         if not 0 <= index < len(self):
             raise IndexError(index)
         file = bisect.bisect_right(self._ends, index)
-        path, smiles, numbers = self._files[file]
-        at = index - (self._ends[file - 1] if file else 0)
-        return Line(smiles=smiles[at], path=path, number=numbers[at])
+        path, rows = self._files[file]
+        smiles, number, values = rows[index - (self._ends[file - 1] if file else 0)]
+        return Line(smiles=smiles, path=path, number=number, values=values)
 
     def __add__(self, other: Lines) -> Lines:
         return Lines((*self._files, *other._files))
@@ -61,14 +64,19 @@ def is_smiles_file(path: Path) -> bool:
     return path.name.lower().endswith(_ENDINGS)
 
 
-def read_smiles(path: Path) -> Lines:
+def read_smiles(path: Path, columns: Sequence[str] = ()) -> Lines:
     """Return the SMILES of a file, not yet looked into.
 
     In a .smi file a SMILES is the first word of a line. A .csv file has a column named ``smiles``, in whatever case.
     Empty lines are passed over. Both may be packed with gzip.
 
+    Args:
+        path: the file.
+        columns: names of columns of a .csv file whose numbers are read too; an empty cell is NaN.
+
     Raises:
-        InputError: the file cannot be read, is not one of these, or holds none.
+        InputError: the file cannot be read, is not one of these, or holds none; a column is missing, or a cell of one
+            is no number.
     """
     if not is_smiles_file(path):
         raise InputError(f"{path} is not a file of SMILES by its name; allowed endings: {', '.join(_ENDINGS)}")
@@ -83,37 +91,60 @@ def read_smiles(path: Path) -> Lines:
             f"{path} is not text in UTF-8 ({error.reason} at byte {error.start}); save it as UTF-8"
         ) from None
     table = ".csv" in path.name.lower()[-len(".csv.gz") :]
-    found = _of_table(text, path) if table else _of_lines(text)
+    if columns and not table:
+        raise InputError(f"{path} has no columns of targets, only a .csv file has; leave --targets out, or name one")
+    found = _of_table(text, path, columns) if table else _of_lines(text)
     if not found:
         raise InputError(f"{path} holds no SMILES; name a file with at least one")
-    return Lines([(path, [smiles for smiles, _ in found], [number for _, number in found])])
+    return Lines([(path, found)])
 
 
-def _of_lines(text: str) -> list[tuple[str, int]]:
+def _of_lines(text: str) -> list[_Row]:
     words = ((line.split(maxsplit=1), number) for number, line in enumerate(text.splitlines(), start=1))
-    return [(found[0], number) for found, number in words if found]
+    return [(found[0], number, ()) for found, number in words if found]
 
 
-def _of_table(text: str, path: Path) -> list[tuple[str, int]]:
+def _of_table(text: str, path: Path, columns: Sequence[str]) -> list[_Row]:
     lines = text.splitlines()
     rows = csv.reader(lines)
+    header = [name.strip() for name in next(rows, [])]
     try:
-        header = next(rows, [])
-        column = [name.strip().lower() for name in header].index("smiles")
+        column = [name.lower() for name in header].index("smiles")
     except ValueError:
         raise InputError(
             f"{path}:1: no column is named smiles (there are {', '.join(map(repr, header))}); name the one that holds "
             f"the molecules so"
         ) from None
+    for name in columns:
+        if name not in header:
+            raise InputError(
+                f"{path}:1: no column is named {name!r}{did_you_mean(name, header)}; there are "
+                f"{', '.join(map(repr, header))}"
+            )
     if len(header) == 1 and '"' not in text:
         # Millions of lines of one column need no reader of tables.
-        return [(line.strip(), number) for number, line in enumerate(lines[1:], start=2) if line.strip()]
+        return [(line.strip(), number, ()) for number, line in enumerate(lines[1:], start=2) if line.strip()]
+    places = [header.index(name) for name in columns]
     found = []
     try:
         for row in rows:
             cell = row[column].strip() if len(row) > column else ""
             if cell:
-                found.append((cell, rows.line_num))
+                values = tuple(_number(row, place, f"{path}:{rows.line_num}") for place in places)
+                found.append((cell, rows.line_num, values))
     except csv.Error as error:
         raise InputError(f"{path}:{rows.line_num}: this line is not CSV ({error}); correct or remove it") from None
     return found
+
+
+def _number(row: list[str], place: int, where: str) -> float:
+    cell = row[place].strip() if len(row) > place else ""
+    if not cell:
+        return math.nan
+    try:
+        value = float(cell)
+    except ValueError:
+        value = math.inf
+    if math.isinf(value):
+        raise InputError(f"{where}: {cell!r} is not a number; write one, or leave the cell empty where none is known")
+    return value

@@ -66,7 +66,7 @@ def _train(parsed: argparse.Namespace) -> float:
     else:
         folder.check()
     molecules = preset.molecules if parsed.data is None else parsed.molecules
-    data = load_data(parsed.data or preset.data, molecules, cache_folder(), Silent())
+    data = load_data(parsed.data or preset.data, molecules, cache_folder(), Silent(), parsed.targets)
     config = _config(parsed, preset, data)
     run = _run(parsed, preset, config, data)
     state = folder.resume(run) if parsed.resume else None
@@ -155,6 +155,13 @@ def _parser() -> argparse.ArgumentParser:
         "--data",
         metavar="NAME|FILE",
         help=f"{', '.join(DATASETS)}, or a file of SMILES (.smi, .csv, packed or not); without, the preset's",
+    )
+    what.add_argument(
+        "--targets",
+        nargs="+",
+        default=(),
+        metavar="COLUMN",
+        help="columns of a .csv file that are predicted instead of penalised logP: labels if all are 0 or 1",
     )
     what.add_argument(
         "--molecules", type=_whole(10), metavar="N", help="how many molecules are drawn; without, the preset's, or all"

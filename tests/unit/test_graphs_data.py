@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import math
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -33,7 +34,7 @@ def molecule(smiles: str) -> Any:
 
 def shape(smiles: str) -> tuple[str, dict[tuple[int, int], str]]:
     """A molecule's atoms by name, and its bonds by the atoms that they join."""
-    graph = graph_of(molecule(smiles), 0.0)
+    graph = graph_of(molecule(smiles), [0.0])
     atoms = " ".join(ATOM_TYPES[number] for number in graph.nodes.flatten().tolist())
     bonds = dict(zip(map(tuple, graph.edge_index.T.tolist()), graph.edges.flatten().tolist(), strict=True))
     assert bonds == {(other, one): kind for (one, other), kind in bonds.items()}, "each bond is an edge both ways"
@@ -63,7 +64,7 @@ class TestMolecules:
 
     def test_the_molecule_is_left_as_it_was(self) -> None:
         benzene = molecule("c1ccccc1")
-        graph_of(benzene, 0.0)
+        graph_of(benzene, [0.0])
         assert all(bond.GetIsAromatic() for bond in benzene.GetBonds())
 
 
@@ -182,6 +183,54 @@ class TestParts:
         for at, size in enumerate(data.test.node_counts.tolist()):
             expected = parts_of(molecule("C" * (size - 1) + "O")).standardised
             assert expected == pytest.approx(float(data.test.targets[at, 0]), abs=1e-5)
+
+
+class TestTargets:
+    HEADER = "mol,SMILES,NR-AR,SR-p53\n"
+
+    def make(self, tmp_path: Path, cells: list[str], targets: tuple[str, ...] = ("NR-AR", "SR-p53")) -> Any:
+        path = tmp_path / "labels.csv"
+        path.write_text(self.HEADER + "".join(f"m,{'C' * (at + 2)}O,{cell}\n" for at, cell in enumerate(cells)))
+        return load_data(str(path), None, tmp_path, Silent(), targets)
+
+    def test_zeros_and_ones_are_labels_and_empty_cells_are_not_known(self, tmp_path: Path) -> None:
+        data = self.make(tmp_path, ["0,1", ",0", "1,"] * 10)
+        assert ("multi-label", 2, ["NR-AR", "SR-p53"]) == (data.task, data.outputs, data.about["targets"])
+        for part in (data.train, data.valid, data.test):
+            for size, row in zip(part.node_counts.tolist(), part.targets.tolist(), strict=True):
+                expected = [[0.0, 1.0], [math.nan, 0.0], [1.0, math.nan]][(size - 3) % 3]
+                assert expected == pytest.approx(row, nan_ok=True)
+
+    def test_other_numbers_are_numbers(self, tmp_path: Path) -> None:
+        data = self.make(tmp_path, ["0.5,1"] * 12, targets=("NR-AR",))
+        assert ("regression", 1, 0.5) == (data.task, data.outputs, float(data.train.targets[0, 0]))
+
+    @pytest.mark.parametrize(
+        ("cells", "targets", "sentence"),
+        [
+            (
+                ["0,1"] * 12,
+                ("NR-ER",),
+                "labels.csv:1: no column is named 'NR-ER' (did you mean 'NR-AR'?); there are 'mol'",
+            ),
+            (["0,1"] * 3 + ["x,1"] * 9, ("NR-AR",), "labels.csv:5: 'x' is not a number; write one, or leave the cell"),
+            (["0,inf"] * 12, ("SR-p53",), "labels.csv:2: 'inf' is not a number"),
+            (["0,"] * 12, ("NR-AR", "SR-p53"), "labels.csv: too few numbers are known in 'SR-p53' to learn from"),
+        ],
+    )
+    def test_each_fault_is_told_in_one_sentence(
+        self, cells: list[str], targets: tuple[str, ...], sentence: str, tmp_path: Path
+    ) -> None:
+        with pytest.raises(InputError) as error:
+            self.make(tmp_path, cells, targets)
+        assert sentence in str(error.value)
+
+    def test_only_tables_have_targets_of_one_s_own(self, tmp_path: Path) -> None:
+        with pytest.raises(InputError, match="--targets is for .csv files; molsets has targets of its own"):
+            load_data("molsets", None, tmp_path, Silent(), ["NR-AR"])
+        (tmp_path / "a.smi").write_text("CCO\n")
+        with pytest.raises(InputError, match="a.smi has no columns of targets, only a .csv file has; leave --targets"):
+            load_data(str(tmp_path / "a.smi"), None, tmp_path, Silent(), ["NR-AR"])
 
 
 class TestMolsets:

@@ -112,6 +112,16 @@ class TestRuns:
             noted[name] for name in ("seed", "model", "preset", "epochs", "explicit_bias")
         )
 
+    def test_labels_are_learned_from_a_table(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        table = tmp_path / "labels.csv"
+        rows = "".join(f"{'C' * length}{end},{int(end == 'O')},\n" for length in range(1, 21) for end in "ON")
+        table.write_text("smiles,alcohol,empty\n" + rows.replace(",\n", ",1\n", 20))
+        more = ("--targets", "alcohol", "empty", "--epochs=15", "--width=32")
+        assert 0 == run(capsys, table, tmp_path / "run", *more)[0]
+        losses = [entry["loss"] for entry in log(tmp_path / "run")]
+        assert 0.35 > losses[-1]
+        assert 2 == load_model(tmp_path / "run" / "final")[0].config.outputs
+
     def test_seeds_decide(self, file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         for name, seed in (("a", 1), ("b", 1), ("c", 2)):
             assert 0 == run(capsys, file, tmp_path / name, "--epochs=1", f"--seed={seed}")[0]
