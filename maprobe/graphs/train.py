@@ -50,6 +50,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             f"{_NAME}: --out {parsed.out} cannot be written ({error}); make room there and go on by --resume\n"
         )
         return 2
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and "memory" not in str(error):
+            raise
+        sys.stderr.write(f"{_NAME}: the memory is too small; lower --batch, --width or --layers\n")
+        return 2
     except KeyboardInterrupt:
         sys.stderr.write(f"{_NAME}: interrupted; repeat the command with --resume to go on from the last epoch\n")
         return 130

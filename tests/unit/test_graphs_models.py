@@ -354,6 +354,19 @@ class TestConfigs:
         } == found
         assert {1000} == {p.epochs for presets in PRESETS.values() for name, p in presets.items() if name != "small"}
 
+    def test_models_have_as_many_weights_as_the_maps_of_the_published_code(self) -> None:
+        """Counted by hand for ZINC: 28 types of atoms, 4 of bonds, width 64, 10 layers."""
+        attention, out, norms, forward = 4 * 64 * 64, 64 * 64 + 64, 2 * 2 * 64, 2 * 64 * 128 + 128 + 64
+        ends = (28 + 4) * 64 + (64 * 32 + 32) + (32 * 16 + 16) + (16 + 1)
+        biases = 4 * 64 + 3 * 64
+        gt = replace(GT, node_types=(28,), layers=10, heads=8, width=64)
+        graphit = replace(gt, model="graphit", edge_stream=False)
+        for config, streams in ((gt, 2), (graphit, 1)):
+            expected = 10 * (attention + streams * (out + norms + forward)) + ends
+            assert expected == sum(weights.numel() for weights in fresh_model(config, seed=0).parameters())
+            biased = fresh_model(replace(config, use_bias=True, explicit_bias=True), seed=0)
+            assert expected + 10 * biases == sum(weights.numel() for weights in biased.parameters())
+
 
 class TestSaving:
     ABOUT: ClassVar = {"name": "hand-made", "node_types": ["a", "b", "c", "d", "e"]}

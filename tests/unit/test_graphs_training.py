@@ -207,6 +207,16 @@ class TestBadInput:
         status, said = run(capsys, file, tmp_path / "run", "--epochs=2")
         assert (2, True) == (status, "the training loss of epoch 1 is nan; begin anew with a lower --lr" in said)
 
+    def test_a_model_that_does_not_fit_is_told(
+        self, file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def fail(*arguments: object) -> None:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 120000000000 bytes.")
+
+        monkeypatch.setattr(GraphTrainer, "_epoch", fail)
+        status, said = run(capsys, file, tmp_path / "run", "--epochs=2")
+        assert (2, True) == (status, "the memory is too small; lower --batch, --width or --layers" in said)
+
     def test_help_names_every_option(self, capsys: pytest.CaptureFixture[str]) -> None:
         with pytest.raises(SystemExit):
             train.main(["--help"])
