@@ -7,10 +7,11 @@ from typing import Any, Literal, get_args
 
 from maprobe.errors import InputError, allowed_names, did_you_mean
 
-__all__ = ["MODELS", "GraphConfig", "Kind", "Readout"]
+__all__ = ["MODELS", "BiasWeights", "GraphConfig", "Kind", "Readout"]
 
 Kind = Literal["gt", "graphit", "san"]
 Readout = Literal["mean", "sum", "nodes"]
+BiasWeights = Literal["scores", "bias"]
 MODELS: tuple[Kind, ...] = get_args(Kind)
 
 
@@ -34,6 +35,8 @@ class GraphConfig:
             OGBN-PROTEINS.
         use_bias: whether the four linear maps of attention have biases.
         explicit_bias: whether attention has the explicit bias term; it takes ``use_bias`` too.
+        bias_weights: with an explicit bias, what the weight of an edge is made of: its ``scores``, or the ``bias``
+            alone, as the published code of ``graphit`` and ``san`` has it.
 
     Raises:
         InputError: a value is out of its range.
@@ -53,6 +56,7 @@ class GraphConfig:
     edge_stream: bool
     use_bias: bool = False
     explicit_bias: bool = False
+    bias_weights: BiasWeights = "scores"
 
     def __post_init__(self) -> None:
         self._check_names()
@@ -63,6 +67,8 @@ class GraphConfig:
             )
         if self.explicit_bias and not self.use_bias:
             raise InputError("explicit_bias goes with use_bias; set both")
+        if self.bias_weights == "bias" and not (self.explicit_bias and self.model != "gt"):
+            raise InputError("bias_weights 'bias' is for graphit and san with explicit_bias; leave it out")
 
     def _check_names(self) -> None:
         if self.model not in MODELS:
@@ -72,6 +78,10 @@ class GraphConfig:
             )
         if self.readout not in get_args(Readout):
             raise InputError(f"readout {self.readout!r} is unknown; allowed: {allowed_names(get_args(Readout))}")
+        if self.bias_weights not in get_args(BiasWeights):
+            raise InputError(
+                f"bias_weights {self.bias_weights!r} is unknown; allowed: {allowed_names(get_args(BiasWeights))}"
+            )
 
     def _check_numbers(self) -> None:
         for name, least in (("layers", 1), ("heads", 1), ("width", 4), ("outputs", 1), ("edge_numbers", 0)):

@@ -125,6 +125,6 @@ def fresh_model(config: GraphConfig, *, seed: int) -> GraphModel:
         model = build(config)
         if config.use_bias:
             torch.manual_seed(seed)
-            plain = build(replace(config, use_bias=False, explicit_bias=False))
+            plain = build(replace(config, use_bias=False, explicit_bias=False, bias_weights="scores"))
             model.load_state_dict(plain.state_dict(), strict=False)
     return model

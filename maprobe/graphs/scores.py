@@ -32,6 +32,7 @@ class EdgeScores(nn.Module):
     def __init__(self, heads: int, head_size: int, *, explicit_bias: bool) -> None:
         super().__init__()
         self.heads, self.head_size = heads, head_size
+        self._scale = 1 / math.sqrt(head_size)
         self.key_bias: nn.Parameter | None = None
         self.edge_bias: nn.Parameter | None = None
         if explicit_bias:
@@ -53,16 +54,17 @@ class EdgeScores(nn.Module):
             edges x (heads * head size), in the order of ``edge_index``.
         """
         source, target = edge_index
-        scale = 1 / math.sqrt(self.head_size)
-        asked = queries.index_select(0, target)
-        scores = keys.index_select(0, source) * asked * scale * edges
-        if self.key_bias is None or self.edge_bias is None:
+        scores = keys.index_select(0, source) * queries.index_select(0, target) * self._scale * edges
+        if self.edge_bias is None:
             return scores
-        shared: torch.Tensor = (asked.unflatten(1, (self.heads, self.head_size)) * self.key_bias).sum(
-            2, keepdim=True
-        ) * scale
-        biased: torch.Tensor = scores + (shared * self.edge_bias).flatten(1)
+        biased: torch.Tensor = scores + (self.bias_share(queries).index_select(0, target) * self.edge_bias).flatten(1)
         return biased
+
+    def bias_share(self, queries: torch.Tensor) -> torch.Tensor:
+        """Return how much of the bias e each query takes: nodes x heads x 1, for nodes x (heads * head size)."""
+        assert self.key_bias is not None
+        shares: torch.Tensor = queries.unflatten(1, (self.heads, self.head_size)) * self.key_bias
+        return shares.sum(2, keepdim=True) * self._scale
 
 
 class EdgeAttention(nn.Module):
@@ -70,6 +72,10 @@ class EdgeAttention(nn.Module):
 
     The weight of an edge is ``exp(clamp(sum of its scores, -5, 5))`` for each head; a node takes in the mean of its
     neighbours' values by these weights. With an explicit bias a learned v is added to every value.
+
+    In the published code of GraphiT and SAN the explicit bias overwrites the weights by those of the bias alone,
+    ``exp(clamp((query[target] . k) / sqrt(head size), -5, 5))``, which all edges into a node share: the scores then
+    have no part in what comes out. ``bias_weights="bias"`` does the same.
     """
 
     def __init__(self, config: GraphConfig) -> None:
@@ -81,6 +87,7 @@ class EdgeAttention(nn.Module):
         self.value = nn.Linear(width, width, bias=bias)
         self.edge = nn.Linear(width, width, bias=bias)
         self.scores = EdgeScores(config.heads, config.head_size, explicit_bias=config.explicit_bias)
+        self.by_bias = config.bias_weights == "bias"
         self.value_bias: nn.Parameter | None = None
         if config.explicit_bias:
             self.value_bias = nn.Parameter(torch.randn(config.heads, config.head_size))
@@ -98,10 +105,14 @@ class EdgeAttention(nn.Module):
         Returns:
             nodes x width, and edges x width.
         """
-        scores: torch.Tensor = self.scores(self.query(nodes), self.key(nodes), self.edge(edges), edge_index)
+        queries = self.query(nodes)
+        scores: torch.Tensor = self.scores(queries, self.key(nodes), self.edge(edges), edge_index)
         source, target = edge_index
         parts = (self.heads, self.head_size)
-        weights = scores.unflatten(1, parts).sum(2, keepdim=True).clamp(-_CLAMP, _CLAMP).exp()
+        sums = scores.unflatten(1, parts).sum(2, keepdim=True)
+        if self.by_bias:
+            sums = self.scores.bias_share(queries).index_select(0, target)
+        weights = sums.clamp(-_CLAMP, _CLAMP).exp()
         values = self.value(nodes).unflatten(1, parts)
         if self.value_bias is not None:
             values = values + self.value_bias

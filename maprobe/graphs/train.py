@@ -14,7 +14,7 @@ from typing import Any, NoReturn, get_args
 import torch
 
 from maprobe.errors import MaprobeError, TrainingError
-from maprobe.graphs.configs import MODELS, GraphConfig
+from maprobe.graphs.configs import MODELS, BiasWeights, GraphConfig
 from maprobe.graphs.datasets import DATASETS, GraphData, load_data
 from maprobe.graphs.loop import GraphTrainer
 from maprobe.graphs.models import fresh_model
@@ -112,6 +112,7 @@ def _config(parsed: argparse.Namespace, preset: Preset, data: GraphData) -> Grap
         edge_stream=parsed.model == "gt" and not nodewise,
         use_bias=parsed.use_bias or parsed.explicit_bias,
         explicit_bias=parsed.explicit_bias,
+        bias_weights=parsed.bias_weights,
     )
 
 
@@ -130,6 +131,7 @@ def _run(parsed: argparse.Namespace, preset: Preset, config: GraphConfig, data: 
         "data": data.about,
         "use_bias": config.use_bias,
         "explicit_bias": config.explicit_bias,
+        "bias_weights": config.bias_weights,
         **{name: value for name, value in settings.items() if name not in ("data", "molecules")},
         "versions": {"python": platform.python_version(), "torch": torch.__version__},
     }
@@ -156,6 +158,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     what.add_argument("--use-bias", action="store_true", help="biases in the linear maps of attention")
     what.add_argument("--explicit-bias", action="store_true", help="the explicit bias term; implies --use-bias")
+    what.add_argument(
+        "--bias-weights",
+        default="scores",
+        choices=get_args(BiasWeights),
+        help="what weighs an edge beside an explicit bias: its scores, the default, or the bias alone, as in the "
+        "published code of graphit and san",
+    )
     what.add_argument(
         "--data",
         metavar="NAME|FILE",

@@ -32,6 +32,7 @@ GRAPHIT = replace(GT, model="graphit", readout="sum", edge_stream=False)
 SAN = replace(GRAPHIT, model="san", heads=4)
 CONFIGS = [replace(c, use_bias=b, explicit_bias=b) for c in (GT, GRAPHIT, SAN) for b in (False, True)]
 NAMES = [f"{c.model}{'-explicit-bias' if c.explicit_bias else ''}" for c in CONFIGS]
+BY_BIAS = replace(GRAPHIT, use_bias=True, explicit_bias=True, bias_weights="bias")
 VARIOUS = pytest.mark.parametrize("config", CONFIGS, ids=NAMES)
 
 
@@ -115,7 +116,8 @@ def densely(model: GraphModel, batch: GraphBatch, *, training: bool = False) -> 
             bias = torch.einsum("thd,hd->th", q, weights[f"{at}.scores.key_bias"]) / size**0.5
             scores = scores + bias[:, None, :, None] * weights[f"{at}.scores.edge_bias"]
             v = v + weights[f"{at}.value_bias"]
-        a = scores.sum(3).clamp(-5, 5).exp() * joined[:, :, None]
+        sums = bias[:, None, :] if config.bias_weights == "bias" else scores.sum(3)
+        a = sums.clamp(-5, 5).exp() * joined[:, :, None]
         taken = torch.einsum("tsh,shd->thd", a, v) / (a.sum(1)[:, :, None] + 1e-6)
         if config.edge_stream:
             e = after(f"layers.{number}.edges", e, scores.reshape(count, count, -1), joined)
@@ -148,6 +150,22 @@ class TestEquations:
         model, batch = model_of(replace(config, readout="nodes", outputs=3)), GRAPHS.batch([0, 2])
         assert (9, 3) == model(batch).shape
         holds(model, batch, densely(model, batch))
+
+    def test_weighed_by_the_bias_alone_predictions_are_those_of_dense_matrices(self) -> None:
+        model, batch = model_of(BY_BIAS), GRAPHS.batch([0, 1, 2])
+        holds(model, batch, densely(model, batch))
+
+    def test_weighed_by_the_bias_alone_the_scores_have_no_part_in_what_comes_out(self) -> None:
+        """As in the published code of GraphiT and SAN; no gradient reaches what only scores are made of."""
+        for config, without in ((BY_BIAS, True), (replace(BY_BIAS, bias_weights="scores"), False)):
+            model = model_of(config)
+            model(GRAPHS.batch([0])).sum().backward()
+            for layer in model.layers:
+                attention: Any = layer.attention
+                for name in ("key.weight", "edge.weight", "scores.edge_bias"):
+                    gradient = attention.get_parameter(name).grad
+                    assert without == (gradient is None or not bool(gradient.any())), name
+                assert bool(attention.value.weight.grad.any())
 
     def test_the_explicit_bias_changes_what_comes_out(self) -> None:
         batch = GRAPHS.batch([0])
@@ -317,6 +335,8 @@ class TestConfigs:
             ({"dropout": 1.0}, "dropout is 1.0; allowed: numbers from 0, below 1"),
             ({"model": "san"}, "edge_stream is for the model gt; san reads the same edge features in each layer"),
             ({"explicit_bias": True}, "explicit_bias goes with use_bias; set both"),
+            ({"bias_weights": "both"}, "bias_weights 'both' is unknown; allowed: bias, scores"),
+            ({"bias_weights": "bias"}, "bias_weights 'bias' is for graphit and san with explicit_bias; leave it out"),
         ],
     )
     def test_each_fault_is_told_in_one_sentence(self, wrong: dict[str, Any], sentence: str) -> None:
