@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
 from torch import nn
@@ -35,8 +35,7 @@ def call(
     *,
     logits: bool,
     attentions: bool = False,
-    inference: bool = True,
-    gradients: bool = False,
+    gradients: Literal["never", "later", "now"] = "never",
 ) -> Any:  # noqa: ANN401
     """Call a model on token ids or on images, without a cache, and without gradients unless they are asked for.
 
@@ -45,8 +44,8 @@ def call(
         given: token ids, shape (sequences, tokens), or pixels, shape (images, channels, height, width).
         logits: whether all logits are wanted; if not, those of the last token alone are computed where possible.
         attentions: whether the modules shall return their attention maps.
-        inference: whether it is called in torch's inference mode, whose tensors no gradient can go through.
-        gradients: whether a graph is made of what asks for a gradient; then it is not.
+        gradients: ``now`` makes a graph of what asks for a gradient, ``later`` makes none, and ``never`` is torch's
+            inference mode, through whose tensors no gradient can go afterwards either.
     """
     accepted = inspect.signature(model.forward).parameters
     wanted: dict[str, Any] = {"use_cache": False}
@@ -57,8 +56,7 @@ def call(
     options = {name: value for name, value in wanted.items() if name in accepted}
     if attentions:
         options["output_attentions"] = True
-    without = torch.inference_mode if inference else torch.no_grad
-    with torch.enable_grad() if gradients else without():
+    with {"never": torch.inference_mode, "later": torch.no_grad, "now": torch.enable_grad}[gradients]():
         if given.is_floating_point():
             with unmasked(model):
                 pixels = given.to(_dtype(model))

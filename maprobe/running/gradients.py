@@ -16,14 +16,13 @@ import torch
 from torch import nn
 
 from maprobe.errors import MeasurementError
-from maprobe.running.calling import call, incoming, logits_of, stream_of, with_incoming, with_outgoing
+from maprobe.running.calling import call, incoming, logits_of, stream_of, with_outgoing
+from maprobe.running.replay import BlockCall, recording, within_rounding
 
 if TYPE_CHECKING:
     from maprobe.running.anatomy import Anatomy, Block
 
 __all__ = ["Flow", "frozen", "gradient_walk"]
-
-_ROUNDING = 16  # steps of the dtype by which a second call may differ where kernels depend on a graph
 
 
 @dataclass(slots=True, eq=False)
@@ -37,15 +36,6 @@ class Flow:
 
     taken: list[torch.Tensor] = field(default_factory=list)
     gradients: list[torch.Tensor] = field(default_factory=list)
-
-
-@dataclass(slots=True, eq=False)
-class _Call:
-    """What a block was called on: the stream apart, and all else as it was."""
-
-    stream: torch.Tensor
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
 
 
 @contextmanager
@@ -82,7 +72,7 @@ def gradient_walk(
         MeasurementError: the model gives no logits, or no finite ones; or a block that is called again gives something
             else, so that the gradient would be of another function.
     """
-    calls: list[list[_Call]] = []
+    calls: list[list[BlockCall]] = []
     upstream: list[torch.Tensor] = []
     outputs: list[torch.Tensor] = []
     for ids in groups:
@@ -105,23 +95,14 @@ def gradient_walk(
         yield block.layer, flows
 
 
-def _tail(anatomy: Anatomy, ids: torch.Tensor) -> tuple[list[_Call], torch.Tensor, torch.Tensor]:
+def _tail(anatomy: Anatomy, ids: torch.Tensor) -> tuple[list[BlockCall], torch.Tensor, torch.Tensor]:
     """Call the model, and differentiate what comes after the blocks.
 
     Returns:
         What each block was called on, the last block's output, and the gradient of D by it.
     """
-    calls: list[_Call] = []
     leaf: list[torch.Tensor] = []
-    gone = torch.empty(0)  # the stream's place among the arguments, which are kept without it
     last = anatomy.blocks[-1]
-
-    def keep(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        del module
-        stream = incoming(args, kwargs)
-        assert stream is not None, "discovery saw every block called on a stream"
-        # A copy, since some models change the stream in place once a block is done.
-        calls.append(_Call(stream.clone(), *with_incoming(args, kwargs, gone)))
 
     def part(module: nn.Module, args: object, output: object) -> object:
         del module, args
@@ -129,10 +110,9 @@ def _tail(anatomy: Anatomy, ids: torch.Tensor) -> tuple[list[_Call], torch.Tenso
         return with_outgoing(output, leaf[-1])
 
     with ExitStack() as hooks, torch.enable_grad():
-        for block in anatomy.blocks:
-            hooks.callback(block.module.register_forward_pre_hook(keep, with_kwargs=True).remove)
+        calls = hooks.enter_context(recording(anatomy, streams=True))
         hooks.callback(last.module.register_forward_hook(part).remove)
-        logits = logits_of(call(anatomy.model, ids, logits=False, gradients=True))
+        logits = logits_of(call(anatomy.model, ids, logits=False, gradients="now"))
         if logits is None:
             raise MeasurementError(
                 "this model returns no logits, so no next-token logit can be differentiated; measure one with a "
@@ -154,7 +134,7 @@ def _tail(anatomy: Anatomy, ids: torch.Tensor) -> tuple[list[_Call], torch.Tenso
 
 
 def _replayed(
-    block: Block, recorded: _Call, expected: torch.Tensor, upstream: torch.Tensor, watched: Sequence[nn.Module]
+    block: Block, recorded: BlockCall, expected: torch.Tensor, upstream: torch.Tensor, watched: Sequence[nn.Module]
 ) -> tuple[dict[nn.Module, Flow], torch.Tensor]:
     """Call a block again, with a graph; return what went through its linear layers, and the gradient by its input."""
     flows: dict[nn.Module, Flow] = {}
@@ -180,9 +160,13 @@ def _replayed(
         for module in watched:
             hooks.callback(module.register_forward_hook(see, with_kwargs=True).remove)
         stream = recorded.stream.requires_grad_()
-        args, kwargs = with_incoming(recorded.args, recorded.kwargs, stream.clone())
+        args, kwargs = recorded.on(stream.clone())
         output = stream_of(block.module(*args, **kwargs), block.path)
-        _require_equal(output.detach(), expected, block)
+        if not within_rounding(output.detach(), expected):
+            raise MeasurementError(
+                f"block {block.path} gives something else when it is called again by itself, so its gradient would be "
+                f"that of another function; leave measurements of block.attribution out for this model with `when`"
+            )
         (gradient,) = torch.autograd.grad(output, stream, upstream)
     return flows, gradient
 
@@ -191,15 +175,3 @@ def _keep(flow: Flow, taken: torch.Tensor, gradient: torch.Tensor, sequences: in
     """Give back the sequence axis to what a layer sees flattened to rows, and keep both."""
     flow.taken.append(taken.reshape(sequences, -1, taken.shape[-1]))
     flow.gradients.append(gradient.reshape(sequences, -1, gradient.shape[-1]))
-
-
-def _require_equal(output: torch.Tensor, expected: torch.Tensor, block: Block) -> None:
-    if torch.equal(output, expected):
-        return
-    # Some devices choose another kernel where a graph is wanted.
-    allowed = _ROUNDING * torch.finfo(expected.dtype).eps * float(expected.abs().max())
-    if not float((output - expected).abs().max()) <= allowed:
-        raise MeasurementError(
-            f"block {block.path} gives something else when it is called again by itself, so its gradient would be that "
-            f"of another function; leave measurements of block.attribution out for this model with `when`"
-        )

@@ -6,7 +6,7 @@ family hands to its blocks. After it, any residual stream can be sent through a 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -21,9 +21,66 @@ from maprobe.running.wording import one_line
 if TYPE_CHECKING:
     from maprobe.running.anatomy import Anatomy, Block
 
-__all__ = ["BlockCalls", "record", "require_replay"]
+__all__ = ["BlockCall", "BlockCalls", "record", "recording", "require_replay", "within_rounding"]
 
-_ROUNDING = 16  # steps of the dtype by which the same kernel may differ from call to call on some devices
+_ROUNDING = 16  # steps of the dtype
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class BlockCall:
+    """What a block was called on: the stream apart, and all else as it was.
+
+    Attributes:
+        stream: what it took in, shape (sequences, tokens, width); empty where it was not kept.
+        args: its positional arguments, with an empty tensor in place of the stream.
+        kwargs: its keyword arguments, likewise.
+    """
+
+    stream: torch.Tensor
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+
+    def on(self, stream: torch.Tensor) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Return the arguments with another stream of the same shape."""
+        return with_incoming(self.args, self.kwargs, stream)
+
+
+@contextmanager
+def recording(anatomy: Anatomy, *, streams: bool) -> Iterator[list[BlockCall]]:
+    """Keep what the blocks are called on, in order, for the time of the context.
+
+    Args:
+        anatomy: the model's parts.
+        streams: whether the stream is kept of every call. If not, it is that of the first alone: together they take as
+            much memory as a cache of all layers.
+
+    Raises:
+        DiscoveryError: while running, if a block is called on no tensor.
+    """
+    calls: list[BlockCall] = []
+
+    def keep(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        stream = incoming(args, kwargs)
+        if stream is None:
+            raise DiscoveryError(f"{type(module).__name__} was called on no tensor, and one was expected")
+        gone = stream.new_empty(0)
+        # A copy, since some models change the stream in place once a block is done.
+        calls.append(
+            BlockCall(stream.clone() if streams or not calls else gone, *with_incoming(args, dict(kwargs), gone))
+        )
+
+    with ExitStack() as hooks:
+        for block in anatomy.blocks:
+            hooks.callback(block.module.register_forward_pre_hook(keep, with_kwargs=True).remove)
+        yield calls
+
+
+def within_rounding(found: torch.Tensor, expected: torch.Tensor) -> bool:
+    """Whether what a second call gave is that of the first, but for what other kernels make of it on some devices."""
+    if torch.equal(found, expected):
+        return True
+    allowed = _ROUNDING * torch.finfo(expected.dtype).eps * float(expected.abs().max())
+    return float((found - expected).abs().max()) <= allowed
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -32,11 +89,11 @@ class BlockCalls:
 
     Attributes:
         stream: what the first block took in, shape (sequences, tokens, width).
-        arguments: positional and keyword arguments of each block, with an empty tensor in place of the stream.
+        calls: what each block was called on beside the stream.
     """
 
     stream: torch.Tensor
-    arguments: tuple[tuple[tuple[Any, ...], dict[str, Any]], ...]
+    calls: tuple[BlockCall, ...]
 
     def through(self, block: Block, stream: torch.Tensor) -> torch.Tensor:
         """Return what a block makes of a residual stream of the shape of ``stream``.
@@ -44,7 +101,7 @@ class BlockCalls:
         Raises:
             DiscoveryError: it cannot be called by itself.
         """
-        args, kwargs = with_incoming(*self.arguments[block.layer - 1], stream)
+        args, kwargs = self.calls[block.layer - 1].on(stream)
         try:
             output = block.module(*args, **kwargs)
         except Exception as error:
@@ -64,26 +121,14 @@ def record(anatomy: Anatomy, given: torch.Tensor) -> BlockCalls:
     Raises:
         DiscoveryError: a block was called on no tensor, or the blocks were not called once each.
     """
-    streams: list[torch.Tensor] = []
-    arguments: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
-
-    def keep(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        stream = incoming(args, kwargs)
-        if stream is None:
-            raise DiscoveryError(f"{type(module).__name__} was called on no tensor, and one was expected")
-        if not streams:
-            streams.append(stream.clone())  # models change tensors in place later on
-        # Of the later streams only the place is kept: together they would take as much memory as a cache of all layers.
-        arguments.append(with_incoming(args, dict(kwargs), stream.new_empty(0)))
-
-    with _hooked([block.module for block in anatomy.blocks], keep):
+    with recording(anatomy, streams=False) as calls:
         call(anatomy.model, given, logits=False)
-    if len(arguments) != anatomy.depth:
+    if len(calls) != anatomy.depth:
         raise DiscoveryError(
-            f"the {anatomy.depth} blocks of this model were called {len(arguments)} times in one forward pass, so that "
+            f"the {anatomy.depth} blocks of this model were called {len(calls)} times in one forward pass, so that "
             f"they cannot be called one by one"
         )
-    return BlockCalls(streams[0], tuple(arguments))
+    return BlockCalls(calls[0].stream, tuple(calls))
 
 
 def require_replay(anatomy: Anatomy, given: torch.Tensor) -> None:
@@ -111,19 +156,9 @@ def require_replay(anatomy: Anatomy, given: torch.Tensor) -> None:
         for block in anatomy.blocks:
             stream = calls.through(block, stream)
     expected = whole[0]
-    if torch.equal(stream, expected) or not bool(expected.isfinite().all()):
-        return  # what is not finite is told where it is used
-    allowed = _ROUNDING * torch.finfo(stream.dtype).eps * float(expected.abs().max())
-    if not float((stream - expected).abs().max()) <= allowed:
+    # What is not finite is told where it is used.
+    if bool(expected.isfinite().all()) and not within_rounding(stream, expected):
         raise DiscoveryError(
             f"the blocks of {type(anatomy.model).__name__} give something else one by one than in a pass of the whole "
             f"model, so that what each of them takes in is not known"
         )
-
-
-@contextmanager
-def _hooked(modules: Sequence[nn.Module], keep: Any) -> Iterator[None]:  # noqa: ANN401 - a hook of torch
-    with ExitStack() as hooks:
-        for module in modules:
-            hooks.callback(module.register_forward_pre_hook(keep, with_kwargs=True).remove)
-        yield

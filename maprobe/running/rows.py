@@ -217,7 +217,7 @@ def _passed(anatomy: Anatomy, block: Block, parameters: dict[str, nn.Parameter])
         for part in block.down:
             if not part.parameter:
                 stack.callback(part.module.register_forward_pre_hook(enter, with_kwargs=True).remove)
-        call(model, given, logits=False, inference=False)
+        call(model, given, logits=False, gradients="later")
     return seen
 
 

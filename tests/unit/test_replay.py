@@ -47,7 +47,7 @@ def test_no_hook_is_left_and_no_stream_but_the_first_is_kept() -> None:
     calls = record(anatomy, IDS)
     assert all(not block.module._forward_pre_hooks for block in anatomy.blocks)
     assert (2, 10, 32) == tuple(calls.stream.shape)
-    kept = [value for args, kwargs in calls.arguments for value in (*args, *kwargs.values())]
+    kept = [value for one in calls.calls for value in (*one.args, *one.kwargs.values())]
     assert [] == [value for value in kept if isinstance(value, torch.Tensor) and value.shape == calls.stream.shape]
 
 
