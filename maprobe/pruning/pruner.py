@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from maprobe.errors import MaprobeError, PruningError
 from maprobe.planning import Run, RunKey, companion_request
-from maprobe.pruning.targets import Target, left_out, targets_of
+from maprobe.pruning.targets import targets_of
 from maprobe.pruning.wanda import PrunedMatrix, prune
+from maprobe.running.matrices import Matrix, left_out
 from maprobe.running.runner import execute
 from maprobe.sparsity import SparsityRule
 
@@ -99,7 +100,7 @@ class Pruner:
     rule: SparsityRule
     count: Counter
     progress: Progress
-    targets: tuple[Target, ...] = field(init=False)
+    targets: tuple[Matrix, ...] = field(init=False)
     left: tuple[str, ...] = field(init=False)
     _counts: tuple[int, ...] = field(init=False, default=())
 

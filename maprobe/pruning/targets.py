@@ -2,76 +2,33 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import torch
-from torch import nn
-from transformers.pytorch_utils import Conv1D
-
 from maprobe.errors import PruningError
+from maprobe.running.matrices import Matrix, matrices_of
 
 if TYPE_CHECKING:
     from maprobe.running.anatomy import Anatomy
 
-__all__ = ["Target", "left_out", "targets_of"]
-
-_AXES = 2
-_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+__all__ = ["targets_of"]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Target:
-    """One matrix that is pruned.
-
-    Attributes:
-        layer: number of its block, from 1.
-        path: attribute path of its layer from the model.
-        module: the layer: an ``nn.Linear``, or the Conv1D of GPT-2.
-        weight: the weight itself, seen as shape (outputs, inputs) whichever way the layer holds it.
-    """
-
-    layer: int
-    path: str
-    module: nn.Module
-    weight: torch.Tensor
-
-
-def targets_of(anatomy: Anatomy) -> tuple[Target, ...]:
+def targets_of(anatomy: Anatomy) -> tuple[Matrix, ...]:
     """Return the matrices in the order of the blocks, and within a block in the order in which it holds them.
 
     Raises:
         PruningError: there are none, or one is stored in numbers that cannot be set to zero one by one.
     """
-    found: list[Target] = []
-    for block in anatomy.blocks:
-        for name, module in block.module.named_modules(prefix=block.path):
-            if not isinstance(module, nn.Linear | Conv1D):
-                continue
-            weight = module.weight.detach()
-            if weight.dim() != _AXES or weight.dtype not in _DTYPES:
-                raise PruningError(
-                    f"{name} holds its weights as {str(weight.dtype).removeprefix('torch.')}, which is quantised, and "
-                    f"only plain numbers can be set to zero one by one; prune the checkpoint before it is quantised"
-                )
-            found.append(Target(block.layer, name, module, weight.T if isinstance(module, Conv1D) else weight))
+    found = tuple(matrix for block in anatomy.blocks for matrix in matrices_of(block))
+    for matrix in found:
+        if not matrix.plain:
+            raise PruningError(
+                f"{matrix.path} holds its weights as {matrix.dtype}, which is quantised, and only plain numbers can be "
+                f"set to zero one by one; prune the checkpoint before it is quantised"
+            )
     if not found:
         raise PruningError(
             f"the blocks of {type(anatomy.model).__name__} have no linear layer whose weights are a plain matrix, so "
             f"nothing could be pruned"
         )
-    return tuple(found)
-
-
-def left_out(anatomy: Anatomy, targets: tuple[Target, ...]) -> tuple[str, ...]:
-    """Return the paths of parameters with two or more axes within the blocks that are no target.
-
-    Such are the fused projections of experts and the routers before them.
-    """
-    taken = {id(target.module.weight) for target in targets}
-    return tuple(
-        name
-        for block in anatomy.blocks
-        for name, parameter in block.module.named_parameters(prefix=block.path)
-        if parameter.dim() >= _AXES and id(parameter) not in taken
-    )
+    return found

@@ -11,9 +11,9 @@ import torch
 from torch import nn
 
 from maprobe.errors import PruningError
-from maprobe.pruning.targets import Target
 from maprobe.running.calling import incoming, resting
 from maprobe.running.inputs import batches, count_batches
+from maprobe.running.matrices import Matrix
 from maprobe.running.replay import BlockCalls, record, require_replay
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class PrunedMatrix:
 
 def prune(
     anatomy: Anatomy,
-    targets: Sequence[Target],
+    targets: Sequence[Matrix],
     inputs: Inputs,
     shares: Sequence[float],
     *,
@@ -133,11 +133,11 @@ def lowest(scores: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
 
 
 @contextmanager
-def _norms_of(targets: Sequence[Target]) -> Iterator[dict[str, torch.Tensor]]:
+def _norms_of(targets: Sequence[Matrix]) -> Iterator[dict[str, torch.Tensor]]:
     """Sum up what matrices take in, for the time of the context; then the norms by path, each of shape (inputs,)."""
     norms: dict[str, torch.Tensor] = {}
 
-    def watch(target: Target) -> Any:  # noqa: ANN401 - a hook of torch
+    def watch(target: Matrix) -> Any:  # noqa: ANN401 - a hook of torch
         def see(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             del module
             taken = incoming(args, kwargs)
@@ -156,7 +156,7 @@ def _norms_of(targets: Sequence[Target]) -> Iterator[dict[str, torch.Tensor]]:
         norms[path] = squares.sqrt()
 
 
-def _pruned(target: Target, norms: torch.Tensor | None, share: float) -> PrunedMatrix:
+def _pruned(target: Matrix, norms: torch.Tensor | None, share: float) -> PrunedMatrix:
     if norms is not None and not bool(norms.isfinite().all()):
         raise PruningError(
             f"what {target.path} takes in is not finite on the calibration inputs, so its weights cannot be scored; "

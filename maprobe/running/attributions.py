@@ -17,23 +17,21 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 import torch
-from torch import nn
 
 from maprobe.errors import MeasurementError
 from maprobe.running.calling import resting
 from maprobe.running.gradients import Flow, frozen, gradient_walk
+from maprobe.running.matrices import Matrix, matrices_of
 
 if TYPE_CHECKING:
     from maprobe.running.anatomy import Anatomy, Block
     from maprobe.sites import TokenSet
 
-__all__ = ["AllSequences", "Matrix", "densities", "groups_of", "left_out", "matrices", "show_attributions"]
+__all__ = ["AllSequences", "densities", "groups_of", "matrices", "show_attributions"]
 
 _CHUNK = 1 << 20  # entries that are worked out at a time, over all sequences; they stay in the cache of a core
 _TOKENS = 1024  # in one forward call
-_AXES = 2
 _WITHOUT_TOKENS = "block.attribution sums over the tokens of each sequence, and shows all sequences without them"
-_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -72,23 +70,6 @@ class AllSequences:
         raise MeasurementError(f"{_WITHOUT_TOKENS}; there is none at {row}, {position}")
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Matrix:
-    """The weight of one linear layer.
-
-    Attributes:
-        path: the layer's attribute path from the model.
-        module: the layer.
-        weight: the weight as shape (outputs, inputs), whichever way the layer holds it.
-        offset: number of its first entry within those of its block.
-    """
-
-    path: str
-    module: nn.Module
-    weight: torch.Tensor
-    offset: int
-
-
 def matrices(block: Block) -> tuple[Matrix, ...]:
     """Return the matrices of a block's linear layers, in the order in which the block holds them.
 
@@ -96,54 +77,24 @@ def matrices(block: Block) -> tuple[Matrix, ...]:
         MeasurementError: there are none; or one is not of floating numbers that can be differentiated, or lies on no
             device.
     """
-    found: list[Matrix] = []
-    offset = 0
-    for name, module in block.module.named_modules():
-        weight = _weight(module)
-        if weight is None:
-            continue
-        path = f"{block.path}.{name}" if name else block.path
-        if weight.dtype not in _DTYPES or weight.dim() != _AXES:
+    found = tuple(matrices_of(block))
+    for matrix in found:
+        if not matrix.plain:
             raise MeasurementError(
-                f"{path} holds its weights as {str(weight.dtype).removeprefix('torch.')}, which cannot be "
-                f"differentiated; load the checkpoint without quantisation"
+                f"{matrix.path} holds its weights as {matrix.dtype}, which cannot be differentiated; load the "
+                f"checkpoint without quantisation"
             )
-        if weight.is_meta:
+        if matrix.weight.is_meta:
             raise MeasurementError(
-                f"the weights of {path} lie on no device while it is not called, so they cannot be multiplied with "
-                f"their gradient; load the whole model on one device"
+                f"the weights of {matrix.path} lie on no device while it is not called, so they cannot be multiplied "
+                f"with their gradient; load the whole model on one device"
             )
-        found.append(Matrix(path, module, weight, offset))
-        offset += weight.numel()
     if not found:
         raise MeasurementError(
             f"block {block.path} has no linear layer whose weights are a plain matrix (quantised and fused weights are "
             f"none), so its weights cannot be attributed to; restrict the probe with `when`"
         )
-    return tuple(found)
-
-
-def _weight(module: nn.Module) -> torch.Tensor | None:
-    """Return the weight of a linear layer as (outputs, inputs), without a graph; None for any other module."""
-    from transformers.pytorch_utils import Conv1D
-
-    weight = getattr(module, "weight", None)
-    if not isinstance(weight, torch.Tensor):
-        return None
-    if isinstance(module, Conv1D):
-        return weight.detach().T
-    return weight.detach() if isinstance(module, nn.Linear) else None
-
-
-def left_out(anatomy: Anatomy) -> tuple[str, ...]:
-    """Return the paths of weights with two or more axes within the blocks that belong to no linear layer."""
-    paths = []
-    for block in anatomy.blocks:
-        seen = {id(matrix.module.weight) for matrix in matrices(block)}
-        for name, weight in block.module.named_parameters():
-            if weight.dim() >= _AXES and id(weight) not in seen:
-                paths.append(f"{block.path}.{name}")
-    return tuple(paths)
+    return found
 
 
 def groups_of(sequences: Sequence[Sequence[int]], *, single: bool = False) -> tuple[tuple[int, ...], ...]:

@@ -13,10 +13,11 @@ from maprobe.edits import AnyEdit
 from maprobe.errors import DiscoveryError, MaprobeError, MeasurementError
 from maprobe.recipes import Batch, Fold, Tap
 from maprobe.running.attention import Observer, watched_attention, watched_maps
-from maprobe.running.attributions import AllSequences, left_out, show_attributions
+from maprobe.running.attributions import AllSequences, show_attributions
 from maprobe.running.calling import call, incoming, logits_of, outgoing, stream_of
 from maprobe.running.editing import Editor
 from maprobe.running.experts import watched_products
+from maprobe.running.matrices import left_out, matrices_of
 from maprobe.running.rows import taking_in
 
 if TYPE_CHECKING:
@@ -153,7 +154,9 @@ class Recorder:
                 )
             calls = show_attributions(self._anatomy, sequences, layers, show, advance=advance)
             self.forwards, self.backwards = self.forwards + 2 * calls, self.backwards + calls
-            self.left_out = left_out(self._anatomy)
+            self.left_out = left_out(
+                self._anatomy, (matrix for block in self._anatomy.blocks for matrix in matrices_of(block))
+            )
         except MeasurementError as error:
             for layer in layers:
                 self._let_go(Tap(_ATTRIBUTION, layer), error)

@@ -11,8 +11,9 @@ from torch import nn
 
 from maprobe.errors import MeasurementError
 from maprobe.running.anatomy import Anatomy
-from maprobe.running.attributions import AllSequences, densities, groups_of, left_out, matrices, show_attributions
+from maprobe.running.attributions import AllSequences, densities, groups_of, matrices, show_attributions
 from maprobe.running.discovery import discover
+from maprobe.running.matrices import left_out
 
 FAMILIES = ["llama", "gpt2", "phi3", "gpt_neox", "falcon", "opt", "opt-350m", "gemma2", "gemma3", "mpt", "bloom", "phi"]
 # Of unequal length, and two of one length that are no neighbours.
@@ -194,11 +195,12 @@ class TestWeightsThatAreLeftOut:
         for layer in found:
             torch.testing.assert_close(found[layer], expected[layer], rtol=1e-3, atol=1e-9)
         assert {"model.layers.0.mlp.experts.gate_up_proj", "model.layers.0.mlp.experts.down_proj"} <= set(
-            left_out(anatomy)
+            left_out(anatomy, (matrix for block in anatomy.blocks for matrix in matrices(block)))
         )
 
     def test_none_are_where_all_matrices_are_linear_layers(self) -> None:
-        assert () == left_out(anatomy_of(tiny()))
+        anatomy = anatomy_of(tiny())
+        assert () == left_out(anatomy, (matrix for block in anatomy.blocks for matrix in matrices(block)))
 
 
 class TestWhatCannotBeDone:

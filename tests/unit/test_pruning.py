@@ -12,12 +12,13 @@ from transformers.pytorch_utils import Conv1D
 
 from maprobe.errors import PruningError
 from maprobe.progress import Silent
-from maprobe.pruning.targets import left_out, targets_of
+from maprobe.pruning.targets import targets_of
 from maprobe.pruning.wanda import PrunedMatrix, lowest, prune, row_counts
 from maprobe.running.anatomy import Anatomy
 from maprobe.running.attributions import matrices
 from maprobe.running.discovery import discover
 from maprobe.running.inputs import Inputs, digest_of
+from maprobe.running.matrices import left_out
 
 SEQUENCES = tuple(tuple((7 * row + 5 * column) % 120 + 3 for column in range(12 + row)) for row in range(3))
 INPUTS = Inputs(
