@@ -142,14 +142,14 @@ def _pruned(settings: _Settings) -> int:
     inputs = settings.calibration.inputs(source.tokenizer, facts, registry.corpora)
     if settings.compare:
         settings.calibration.check_apart(facts)
-        request, others = held_out(source.tokenizer, facts, registry.corpora)
+        others = held_out(source.tokenizer, facts, registry.corpora)
     subject = examine(source.load(progress), registry.architectures)
     pruner = Pruner(
         subject=subject, inputs=inputs, rule=settings.rule, count=_counter(settings.gamma, progress), progress=progress
     )
     if settings.compare:
         order: Any = sorted(_METHODS, key=lambda name: name == settings.method)  # the one that is written comes last
-        outcomes = pruner.compared(order, lambda: perplexity(subject, request, others, registry, progress))
+        outcomes = pruner.compared(order, lambda: perplexity(subject, others))
     else:
         method: Any = settings.method
         outcomes = (pruner.by(method),)

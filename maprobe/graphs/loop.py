@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from maprobe.graphs.models import GraphModel
 from maprobe.graphs.presets import Preset
 from maprobe.graphs.saving import write_model
 from maprobe.training.folders import RunFolder
+from maprobe.training.scripts import clock, tell
 
 __all__ = ["GraphTrainer", "loss_of"]
 
@@ -100,9 +100,9 @@ class GraphTrainer:
             self.folder.log({**entry, "seconds": seconds})
             if epoch % every == 0 or epoch == first + 1:
                 left = seconds / (epoch - first) * (preset.epochs - epoch)
-                _tell(
+                tell(
                     f"epoch {epoch}/{preset.epochs}  loss {loss:.4f}  validation {held:.4f}  rate {rate:.2g}  "
-                    f"{_clock(left)} left at most"
+                    f"{clock(left)} left at most"
                 )
             if self.save and epoch % self.save == 0:
                 self._checkpoint(f"step-{step}")
@@ -112,7 +112,7 @@ class GraphTrainer:
         self._checkpoint("final")
         held = self.loss(self.data.valid)
         lowest = f" (lowest {best:.4f} in epoch {best_epoch})" if best_epoch else ""
-        _tell(f"ended after {epoch} epochs: {why}; validation loss {held:.4f}{lowest}")
+        tell(f"ended after {epoch} epochs: {why}; validation loss {held:.4f}{lowest}")
         return held
 
     def loss(self, part: Part) -> float:
@@ -167,13 +167,3 @@ class GraphTrainer:
 
     def _write(self, path: Path) -> None:
         write_model(path, self.model, self.data.about)
-
-
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}" if minutes >= 60 else f"{minutes}:{rest:02}"  # noqa: PLR2004
-
-
-def _tell(line: str) -> None:
-    sys.stderr.write(line + "\n")
-    sys.stderr.flush()

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import math
 import platform
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, NoReturn, get_args
+from typing import Any, get_args
 
 import torch
 
-from maprobe.errors import MaprobeError, TrainingError
+from maprobe.errors import TrainingError
 from maprobe.graphs.configs import MODELS, BiasWeights, GraphConfig
 from maprobe.graphs.datasets import DATASETS, GraphData, load_data
 from maprobe.graphs.loop import GraphTrainer
@@ -21,7 +20,9 @@ from maprobe.graphs.models import fresh_model
 from maprobe.graphs.presets import PRESETS, Preset, PresetName
 from maprobe.progress import Silent
 from maprobe.running.storage import cache_folder
+from maprobe.training.arguments import Parser, positive, share, whole
 from maprobe.training.folders import RunFolder
+from maprobe.training.scripts import device_of, run_script
 
 __all__ = ["main"]
 
@@ -31,40 +32,26 @@ model as it was before training, DIR/final as it is after. With the same seed, t
 where they share them, and see the same graphs in the same order."""
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        """Say what is wrong in one sentence."""
-        self.exit(2, f"{_NAME}: {message}; --help tells what there is\n")
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Train one model and return the exit status: 0 for success, 2 where it cannot be done, 130 if interrupted."""
     parsed = _parser().parse_args(arguments)
-    try:
-        loss = _train(parsed)
-    except MaprobeError as error:
-        sys.stderr.write(f"{_NAME}: {error}\n")
-        return 2
-    except OSError as error:
-        sys.stderr.write(
-            f"{_NAME}: --out {parsed.out} cannot be written ({error}); make room there and go on by --resume\n"
-        )
-        return 2
-    except (MemoryError, RuntimeError) as error:
-        if not isinstance(error, MemoryError) and "memory" not in str(error):
-            raise
-        sys.stderr.write(f"{_NAME}: the memory is too small; lower --batch, --width or --layers\n")
-        return 2
-    except KeyboardInterrupt:
-        sys.stderr.write(f"{_NAME}: interrupted; repeat the command with --resume to go on from the last epoch\n")
-        return 130
-    sys.stdout.write(f"{parsed.out / 'final'}: validation loss {loss:.4f}\n")
-    return 0
+
+    def work() -> str:
+        return f"{parsed.out / 'final'}: validation loss {_train(parsed):.4f}\n"
+
+    return run_script(
+        _NAME,
+        work,
+        out=parsed.out,
+        unwritable="make room there and go on by --resume",
+        smaller="--batch, --width or --layers",
+        interrupted="repeat the command with --resume to go on from the last epoch",
+    )
 
 
 def _train(parsed: argparse.Namespace) -> float:
     preset = _preset(parsed)
-    device = _device(parsed.device)
+    device = device_of(parsed.device)
     folder = RunFolder(parsed.out)
     if parsed.resume:
         folder.begun()
@@ -137,16 +124,8 @@ def _run(parsed: argparse.Namespace, preset: Preset, config: GraphConfig, data: 
     }
 
 
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if name == "cuda" and not torch.cuda.is_available():
-        raise TrainingError("--device cuda: torch finds no GPU here; write --device cpu, or install torch for your GPU")
-    return torch.device(name)
-
-
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog=f"python -m {_NAME}", description=_ABOUT, allow_abbrev=False)
+    parser = Parser(_NAME, _ABOUT)
     what = parser.add_argument_group("what is trained")
     what.add_argument("--model", required=True, choices=MODELS, help="which graph transformer")
     what.add_argument("--out", required=True, type=Path, metavar="DIR", help="a new folder for what is written")
@@ -178,63 +157,32 @@ def _parser() -> argparse.ArgumentParser:
         help="columns of a .csv file that are predicted instead of penalised logP: labels if all are 0 or 1",
     )
     what.add_argument(
-        "--molecules", type=_whole(10), metavar="N", help="how many molecules are drawn; without, the preset's, or all"
+        "--molecules", type=whole(10), metavar="N", help="how many molecules are drawn; without, the preset's, or all"
     )
-    what.add_argument("--seed", type=_whole(0, 2**32), default=41, metavar="N", help="of weights, order, dropout: 41")
+    what.add_argument("--seed", type=whole(0, 2**32), default=41, metavar="N", help="of weights, order, dropout: 41")
     what.add_argument("--resume", action="store_true", help="go on from the last epoch of the run in DIR")
     what.add_argument(
         "--device", default="auto", choices=("auto", "cpu", "cuda"), help="auto is the GPU if there is one"
     )
     what.add_argument(
-        "--save-every", type=_whole(0), default=0, metavar="N", help="epochs between checkpoints; 0, the default: none"
+        "--save-every", type=whole(0), default=0, metavar="N", help="epochs between checkpoints; 0, the default: none"
     )
     sizes = parser.add_argument_group("sizes and rates", "Those left out are the preset's.")
     rows: list[tuple[str, str, str, Callable[[str], Any], str]] = [
-        ("layers", "layers", "N", _whole(1), "number of layers"),
-        ("heads", "heads", "N", _whole(1), "heads of attention in each"),
-        ("width", "width", "N", _whole(4), "size of node and edge features"),
-        ("dropout", "dropout", "X", _share, "probability of dropout"),
-        ("batch", "batch", "N", _whole(1), "graphs, or nodes to be predicted, in a step"),
-        ("epochs", "epochs", "N", _whole(0), "the most passes through the data; 0 leaves the model untrained"),
-        ("lr", "rate", "RATE", _positive, "the first learning rate"),
-        ("patience", "patience", "N", _whole(0), "epochs without a lower validation loss until the rate is halved"),
-        ("min-lr", "min_rate", "RATE", _positive, "training ends below this rate"),
-        ("early-stop", "early_stop", "N", _whole(0), "epochs without a lower validation loss until it ends; 0: never"),
+        ("layers", "layers", "N", whole(1), "number of layers"),
+        ("heads", "heads", "N", whole(1), "heads of attention in each"),
+        ("width", "width", "N", whole(4), "size of node and edge features"),
+        ("dropout", "dropout", "X", share, "probability of dropout"),
+        ("batch", "batch", "N", whole(1), "graphs, or nodes to be predicted, in a step"),
+        ("epochs", "epochs", "N", whole(0), "the most passes through the data; 0 leaves the model untrained"),
+        ("lr", "rate", "RATE", positive, "the first learning rate"),
+        ("patience", "patience", "N", whole(0), "epochs without a lower validation loss until the rate is halved"),
+        ("min-lr", "min_rate", "RATE", positive, "training ends below this rate"),
+        ("early-stop", "early_stop", "N", whole(0), "epochs without a lower validation loss until it ends; 0: never"),
     ]
     for name, field, letter, kind, meaning in rows:
         sizes.add_argument(f"--{name}", dest=field, type=kind, metavar=letter, help=meaning)
     return parser
-
-
-def _whole(least: int, most: int = 2**31) -> Callable[[str], int]:
-    def read(text: str) -> int:
-        try:
-            number = int(text)
-        except ValueError:
-            number = least - 1
-        if not least <= number <= most:
-            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {least} to {most}")
-        return number
-
-    return read
-
-
-def _number(text: str, what: str, holds: Callable[[float], bool]) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
-    if not (math.isfinite(number) and holds(number)):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number {what}")
-    return number
-
-
-def _positive(text: str) -> float:
-    return _number(text, "above 0", lambda number: number > 0)
-
-
-def _share(text: str) -> float:
-    return _number(text, "from 0, below 1", lambda number: 0 <= number < 1)
 
 
 if __name__ == "__main__":

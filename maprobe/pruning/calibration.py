@@ -119,7 +119,7 @@ class Calibration:
 
 def held_out(
     tokenizer: PreTrainedTokenizerBase | None, facts: CheckpointFacts, corpora: Mapping[str, Corpus]
-) -> tuple[InputsRequest, Inputs]:
+) -> Inputs:
     """Return the inputs that perplexity is compared on: those of the shipped probes, 4 x 512 tokens of python-docs.
 
     Where the model was made for shorter sequences, they are as long as it can take.
@@ -129,7 +129,7 @@ def held_out(
     """
     skip, count = _HELD_OUT
     request = InputsRequest(value=(CORPUS,), sequences=count, length=_fitting(facts), skip=skip)
-    return request, _texts(request, tokenizer, facts, corpora)
+    return _texts(request, tokenizer, facts, corpora)
 
 
 def _fitting(facts: CheckpointFacts) -> int:

@@ -5,21 +5,20 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
-from maprobe.errors import MaprobeError, PruningError
-from maprobe.planning import Run, RunKey, companion_request
+from maprobe.errors import PruningError
+from maprobe.measurements.perplexity import PERPLEXITY
 from maprobe.pruning.targets import targets_of
 from maprobe.pruning.wanda import PrunedMatrix, prune
+from maprobe.running.inputs import batches
 from maprobe.running.matrices import Matrix, left_out
-from maprobe.running.runner import execute
+from maprobe.running.measuring import measured
 from maprobe.sparsity import SparsityRule
 
 if TYPE_CHECKING:
-    from maprobe.cases import InputsRequest
     from maprobe.facts import CheckpointFacts
     from maprobe.progress import Progress
-    from maprobe.registry import Registry
     from maprobe.running.inputs import Inputs
     from maprobe.running.subjects import Subject
 
@@ -182,17 +181,11 @@ def _measured(outcome: Outcome, measure: Callable[[], float]) -> Outcome:
     )
 
 
-def perplexity(
-    subject: Subject, request: InputsRequest, inputs: Inputs, registry: Registry, progress: Progress
-) -> float:
+def perplexity(subject: Subject, inputs: Inputs) -> float:
     """Return the perplexity of a model, by the measurement of that name.
 
     Raises:
         MeasurementError: it cannot be measured.
     """
-    measure = companion_request("perplexity", registry)
-    run = Run(key=RunKey(checkpoint=subject.loaded.facts.label, inputs=request), measures=(measure,))
-    outcome: Any = execute(run, subject, inputs, registry, progress=progress)[0][measure]
-    if isinstance(outcome, MaprobeError):
-        raise outcome
-    return float(outcome["perplexity"].values[0])
+    reading = measured(subject.anatomy, PERPLEXITY, batches(inputs, size=1, device=subject.device))
+    return reading["perplexity"].value

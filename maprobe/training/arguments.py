@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable
 from typing import NoReturn
 
-__all__ = ["Parser", "least_zero", "positive", "probability", "whole"]
+__all__ = ["Parser", "least_zero", "positive", "probability", "share", "whole"]
 
 
 class Parser(argparse.ArgumentParser):
@@ -55,6 +55,11 @@ def least_zero(text: str) -> float:
 def probability(text: str) -> float:
     """Read a number from 0 to 1."""
     return _number(text, "from 0 to 1", lambda number: 0 <= number <= 1)
+
+
+def share(text: str) -> float:
+    """Read a number from 0, below 1."""
+    return _number(text, "from 0, below 1", lambda number: 0 <= number < 1)
 
 
 def _number(text: str, what: str, holds: Callable[[float], bool]) -> float:

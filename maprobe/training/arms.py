@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,15 +15,21 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
+from maprobe.edits import RowsEdit
 from maprobe.errors import TrainingError
+from maprobe.measurements.perplexity import PERPLEXITY
 from maprobe.progress import Silent
-from maprobe.running.calling import call, logits_of, resting
+from maprobe.running.calling import resting
 from maprobe.running.discovery import discover
+from maprobe.running.inputs import batches
+from maprobe.running.measuring import measured
 from maprobe.running.quiet import hushed
+from maprobe.running.switching import switched_off
 from maprobe.training.instructions import Example, batch_of
 from maprobe.training.texts import IGNORED
 
 if TYPE_CHECKING:
+    from maprobe.running.anatomy import Anatomy
     from maprobe.running.inputs import Inputs
     from maprobe.training.macdrop import MacDrop
     from maprobe.training.massive_rows import Channels
@@ -201,12 +206,14 @@ def worth(model: nn.Module, held_out: Sequence[Example], text: Inputs, channels:
         text: running text.
         channels: whose rows are set to zero for the last of the numbers.
     """
+    anatomy = discover(model, {})
+    off = RowsEdit(layer=channels.layer, channels=channels.channels, expert=channels.expert)
+    lines = channels.lines(anatomy)
     with resting(model):
-        lines = channels.lines(discover(model, {}))
         loss = _held_out_loss(model, held_out)
-        plain = _perplexity(model, text)
-        with _zeroed(lines):
-            zeroed = _perplexity(model, text)
+        plain = _perplexity(anatomy, text)
+        with switched_off(anatomy, off, lines):
+            zeroed = _perplexity(anatomy, text)
     return Worth(held_out_loss=loss, perplexity=plain, zeroed_perplexity=zeroed)
 
 
@@ -229,18 +236,6 @@ def _trainer(model: Any, arguments: TrainingArguments, rows: Any, callbacks: lis
     return trainer
 
 
-@contextmanager
-def _zeroed(lines: Sequence[Any]) -> Iterator[None]:
-    copies = [line.take() for line in lines]
-    try:
-        for line in lines:
-            line.zero()
-        yield
-    finally:
-        for line, values in zip(lines, copies, strict=True):
-            line.put(values)
-
-
 def _held_out_loss(model: nn.Module, examples: Sequence[Example]) -> float:
     device = next(model.parameters()).device
     total, count = 0.0, 0
@@ -257,18 +252,6 @@ def _held_out_loss(model: nn.Module, examples: Sequence[Example]) -> float:
     return total / count
 
 
-def _perplexity(model: nn.Module, text: Inputs) -> float:
-    """Return exp of the mean cross-entropy of all tokens but the first of each sequence."""
-    device = next(model.parameters()).device
-    total, count = 0.0, 0
-    for ids in text.sequences:
-        row = torch.tensor([ids], device=device)
-        logits = logits_of(call(model, row, logits=True))
-        assert logits is not None, "it is a causal language model"
-        losses = cross_entropy(logits[0, :-1].float(), row[0, 1:], reduction="none")
-        total += float(losses.double().sum())
-        count += len(ids) - 1
-    try:
-        return math.exp(total / count)
-    except OverflowError:
-        return math.inf
+def _perplexity(anatomy: Anatomy, text: Inputs) -> float:
+    device = next(anatomy.model.parameters()).device
+    return measured(anatomy, PERPLEXITY, batches(text, size=1, device=device))["perplexity"].value

@@ -13,18 +13,16 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 import transformers
 
-from maprobe.cases import InputsRequest
 from maprobe.corpora import CORPORA
-from maprobe.errors import MaprobeError, TrainingError
+from maprobe.errors import TrainingError
 from maprobe.progress import Silent
+from maprobe.pruning.calibration import held_out
 from maprobe.reading.names import known_checkpoints
 from maprobe.references import LoadOptions, parse_reference
 from maprobe.running.digests import parameters_digest
 from maprobe.running.discovery import discover
-from maprobe.running.inputs import Inputs, prepare
 from maprobe.running.subjects import ReferencedSource
 from maprobe.running.tokens import Vocabulary
 from maprobe.training.arguments import Parser, least_zero, positive, probability, whole
@@ -34,6 +32,7 @@ from maprobe.training.dropping import MASKS
 from maprobe.training.instructions import Instructions, encoded, read_instructions
 from maprobe.training.macdrop import MacDrop
 from maprobe.training.massive_rows import Channels, bos_of, find_channels
+from maprobe.training.scripts import device_of, run_script, tell
 
 if TYPE_CHECKING:
     from maprobe.running.checkpoints import LoadedCheckpoint
@@ -43,41 +42,32 @@ __all__ = ["main"]
 _NAME = "maprobe.training.finetune"
 _ABOUT = """Fine-tune a causal language model on instructions, with LoRA or DoRA, without and with MacDrop
 (arXiv:2410.01866, algorithm 1), and write a table that compares them."""
-_TEXT = InputsRequest(
-    value=("python-docs",), sequences=4, length=512, skip=5
-)  # as in the probes that come with maprobe
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Make the comparison and return the exit status: 0 for success, 2 where it cannot be done, 130 if interrupted."""
     parsed = _parser().parse_args(arguments)
-    try:
+
+    def work() -> str:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            table = _compare(parsed)
-    except MaprobeError as error:
-        sys.stderr.write(f"{_NAME}: {error}\n")
-        return 2
-    except OSError as error:
-        sys.stderr.write(f"{_NAME}: --out {parsed.out} cannot be written ({error}); make room there\n")
-        return 2
-    except (MemoryError, RuntimeError) as error:
-        if not isinstance(error, MemoryError) and "memory" not in str(error):
-            raise
-        sys.stderr.write(f"{_NAME}: the memory is too small; lower --batch (and raise --accumulate) or --length\n")
-        return 2
-    except KeyboardInterrupt:
-        sys.stderr.write(f"{_NAME}: interrupted; what was finished is in {parsed.out}\n")
-        return 130
-    sys.stdout.write(table)
-    return 0
+            return _compare(parsed)
+
+    return run_script(
+        _NAME,
+        work,
+        out=parsed.out,
+        unwritable="make room there",
+        smaller="--batch (and raise --accumulate) or --length",
+        interrupted=f"what was finished is in {parsed.out}",
+    )
 
 
 def _compare(parsed: argparse.Namespace) -> str:
     needed_peft()
     curriculum = Curriculum(kind=parsed.curriculum, p0=parsed.p0, alpha=parsed.curriculum_alpha)
     given = Channels.given(parsed.layer, parsed.channels, parsed.expert)
-    cpu = _on_cpu(parsed.device)
+    cpu = device_of(parsed.device).type == "cpu"
     instructions = read_instructions(parsed.data)
     _make(parsed.out)
     transformers.utils.logging.disable_progress_bar()
@@ -124,11 +114,7 @@ class _Comparison:
             [encoded(item, vocabulary, end=end, length=parsed.length) for item in part]
             for part in (instructions.train, instructions.held_out)
         )
-        longest = min(_TEXT.length or 0, int(source.facts["max_position_embeddings"] or 2**31))
-        corpora = {corpus.name: corpus for corpus in CORPORA}
-        text = prepare(replace(_TEXT, length=longest), source.tokenizer, source.facts, corpora)
-        assert isinstance(text, Inputs), "it is a corpus of texts"
-        self._text = text
+        self._text = held_out(source.tokenizer, source.facts, {corpus.name: corpus for corpus in CORPORA})
         self._schedule = Schedule(
             steps=parsed.steps,
             batch=parsed.batch,
@@ -144,7 +130,7 @@ class _Comparison:
             "data": {"name": instructions.name, "sha256": instructions.sha256},
             "train": len(instructions.train),
             "held_out": len(instructions.held_out),
-            "text": text.description,
+            "text": self._text.description,
             "schedule": asdict(self._schedule),
             "adapter": {"rank": parsed.rank, "alpha": parsed.alpha, "targets": parsed.targets},
             "macdrop": {"curriculum": curriculum.to_dict(), "k": parsed.k, "masks": parsed.masks, "seed": parsed.seed},
@@ -159,7 +145,7 @@ class _Comparison:
         self._report["weights_digest"] = loaded.provenance.weights_digest
         channels = given or self._found(loaded)
         self._report["channels"] = channels.to_dict()
-        _tell(f"{self._parsed.model}: layer {channels.layer}, channels {', '.join(map(str, channels.channels))}")
+        tell(f"{self._parsed.model}: layer {channels.layer}, channels {', '.join(map(str, channels.channels))}")
         dropped = replace(channels, channels=channels.channels[: self._parsed.k])
         zeroed = replace(channels, channels=channels.channels[: self._parsed.zeroed])
         self._note("as loaded", worth(loaded.model, self._held_out, self._text, zeroed))
@@ -222,7 +208,7 @@ class _Comparison:
             (out / "finetune.md").write_text(self.table(), encoding="utf-8")
         except OSError as error:
             raise TrainingError(f"--out {out} cannot be written ({error.strerror or error}); make room there") from None
-        _tell(f"{name}: held-out loss {found.held_out_loss:.4f}, perplexity {found.perplexity:.3f}")
+        tell(f"{name}: held-out loss {found.held_out_loss:.4f}, perplexity {found.perplexity:.3f}")
 
 
 def _make(out: Path) -> None:
@@ -235,12 +221,6 @@ def _make(out: Path) -> None:
         raise TrainingError(
             f"--out {out} cannot be written ({error.strerror or error}); name a folder that can be"
         ) from None
-
-
-def _on_cpu(name: str) -> bool:
-    if name == "cuda" and not torch.cuda.is_available():
-        raise TrainingError("--device cuda: torch finds no GPU here; write --device cpu, or install torch for your GPU")
-    return name == "cpu" or (name == "auto" and not torch.cuda.is_available())
 
 
 def _end_of(tokenizer: Any) -> int | None:  # noqa: ANN401
@@ -257,11 +237,6 @@ def _versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             found[name] = "not installed"
     return {**found, "python": platform.python_version()}
-
-
-def _tell(line: str) -> None:
-    sys.stderr.write(line + "\n")
-    sys.stderr.flush()
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
@@ -19,6 +18,7 @@ from maprobe.errors import TrainingError
 from maprobe.training.folders import RunFolder
 from maprobe.training.optimising import optimizer_of, rate_at
 from maprobe.training.presets import Settings
+from maprobe.training.scripts import clock, tell
 from maprobe.training.texts import IGNORED, Data, batch_of
 
 __all__ = ["Trainer"]
@@ -81,7 +81,7 @@ class Trainer:
                 entry = {"step": done, "loss": loss, "rate": rate, "gradient_norm": norm, "seconds": seconds}
                 self.folder.log({**entry, "tokens": done * self.settings.tokens})
                 left = seconds / (done - first) * (self.settings.steps - done)
-                _tell(f"step {done}/{self.settings.steps}  loss {loss:.4f}  {_clock(left)} left")
+                tell(f"step {done}/{self.settings.steps}  loss {loss:.4f}  {clock(left)} left")
             if done % self.settings.evaluate == 0 and not last:
                 self._report(done)
             if done % self.settings.save == 0 and not last:
@@ -147,19 +147,9 @@ class Trainer:
         loss = self.validation_loss()
         if log:
             self.folder.log({"step": step, "validation_loss": loss, "perplexity": math.exp(loss)})
-        _tell(f"step {step}/{self.settings.steps}  validation loss {loss:.4f}  perplexity {math.exp(loss):.2f}")
+        tell(f"step {step}/{self.settings.steps}  validation loss {loss:.4f}  perplexity {math.exp(loss):.2f}")
         return loss
 
     def _save(self, step: int, optimizer: torch.optim.Optimizer) -> None:
         self.folder.save_model(f"step-{step}", self.model, self.tokenizer)
         self.folder.save_state({"step": step, "optimizer": optimizer.state_dict(), "random": torch.get_rng_state()})
-
-
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}" if minutes >= 60 else f"{minutes}:{rest:02}"  # noqa: PLR2004
-
-
-def _tell(line: str) -> None:
-    sys.stderr.write(line + "\n")
-    sys.stderr.flush()

@@ -9,13 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from maprobe.cases import MeasureRequest
 from maprobe.errors import TrainingError
-from maprobe.facts import CheckpointFacts
 from maprobe.measurements.massive_weights import MASSIVE_WEIGHTS
-from maprobe.recipes import FoldContext
-from maprobe.running.calling import resting, token_embedding
-from maprobe.running.recorder import Recorder
+from maprobe.running.calling import token_embedding
+from maprobe.running.measuring import measured
 from maprobe.running.rows import feeding
 from maprobe.running.tokens import Vocabulary
 
@@ -130,7 +127,9 @@ def find_channels(anatomy: Anatomy, bos: int, k: int, layer: int | None = None) 
     rows = 0 if embedding is None else next(embedding.parameters()).shape[0]
     if not 0 <= bos < rows:
         raise TrainingError(f"the model has no token {bos} to find massive weights on; allowed as `bos`: 0..{rows - 1}")
-    reading = _measured(anatomy, bos, layer)
+    device = next(anatomy.model.parameters()).device
+    token = _OneToken(torch.tensor([[bos]], device=device))
+    reading = measured(anatomy, MASSIVE_WEIGHTS, [token], {} if layer is None else {"at": layer})
     if reading.absent:
         raise TrainingError(f"{reading.absent}; name a layer to drop its rows all the same, or train without MacDrop")
     order = reading.kept["order"]
@@ -163,29 +162,6 @@ class _OneToken:
     def text(self, row: int, position: int) -> str:
         del row, position
         return ""
-
-
-def _measured(anatomy: Anatomy, bos: int, layer: int | None) -> Reading:
-    options = {parameter.name: parameter.default for parameter in MASSIVE_WEIGHTS.parameters}
-    if layer is not None:
-        options["at"] = layer
-    fold = MASSIVE_WEIGHTS.start(
-        FoldContext(
-            request=MeasureRequest(
-                kind=MASSIVE_WEIGHTS.name, site=MASSIVE_WEIGHTS.sites[0], options=tuple(options.items())
-            ),
-            layers=tuple(range(1, anatomy.depth + 1)),
-            depth=anatomy.depth,
-            facts=CheckpointFacts(label="", reference="", values={}),
-            sequences=1,
-        )
-    )
-    device = next(anatomy.model.parameters()).device
-    with resting(anatomy.model), Recorder(anatomy, [fold]) as recorder:
-        recorder.run(_OneToken(torch.tensor([[bos]], device=device)))
-    if (failure := recorder.failure(fold)) is not None:
-        raise failure
-    return fold.finish({})
 
 
 def _number(reading: Reading, name: str) -> float:

@@ -16,13 +16,14 @@ from typing import Any, cast
 import torch
 import transformers
 
-from maprobe.errors import MaprobeError, TrainingError
+from maprobe.errors import TrainingError
 from maprobe.running.storage import cache_folder
 from maprobe.training.arguments import Parser, least_zero, positive, whole
 from maprobe.training.folders import RunFolder
 from maprobe.training.loop import Trainer
 from maprobe.training.openwebtext import openwebtext
 from maprobe.training.presets import PRESETS, Settings, config_settings
+from maprobe.training.scripts import device_of, run_script
 from maprobe.training.texts import Data, read_texts, tokenised, with_sink
 from maprobe.training.variants import ARCHITECTURES, VARIANTS, fresh_model
 
@@ -39,35 +40,26 @@ _MOST = 2**16  # entries of a vocabulary whose ids are kept in two bytes
 def main(arguments: Sequence[str] | None = None) -> int:
     """Train one model and return the exit status: 0 for success, 2 where it cannot be done, 130 if interrupted."""
     parsed = _parser().parse_args(arguments)
-    try:
+
+    def work() -> str:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             loss = _train(parsed)
-    except MaprobeError as error:
-        sys.stderr.write(f"{_NAME}: {error}\n")
-        return 2
-    except OSError as error:
-        sys.stderr.write(
-            f"{_NAME}: --out {parsed.out} cannot be written ({error}); make room there and go on by --resume\n"
-        )
-        return 2
-    except (MemoryError, RuntimeError) as error:
-        if not isinstance(error, MemoryError) and "memory" not in str(error):
-            raise
-        sys.stderr.write(
-            f"{_NAME}: the memory is too small; lower --batch (and raise --accumulate), --width or --layers\n"
-        )
-        return 2
-    except KeyboardInterrupt:
-        sys.stderr.write(f"{_NAME}: interrupted; repeat the command with --resume to go on from the last checkpoint\n")
-        return 130
-    sys.stdout.write(f"{parsed.out / 'final'}: validation loss {loss:.4f}, perplexity {math.exp(loss):.2f}\n")
-    return 0
+        return f"{parsed.out / 'final'}: validation loss {loss:.4f}, perplexity {math.exp(loss):.2f}\n"
+
+    return run_script(
+        _NAME,
+        work,
+        out=parsed.out,
+        unwritable="make room there and go on by --resume",
+        smaller="--batch (and raise --accumulate), --width or --layers",
+        interrupted="repeat the command with --resume to go on from the last checkpoint",
+    )
 
 
 def _train(parsed: argparse.Namespace) -> float:
     settings = _settings(parsed)
-    device = _device(parsed.device)
+    device = device_of(parsed.device)
     _quiet()
     folder = RunFolder(parsed.out)
     if parsed.resume:
@@ -188,14 +180,6 @@ def _settings(parsed: argparse.Namespace) -> Settings:
             f"end of text) to {_MOST - 1}"
         )
     return settings
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if name == "cuda" and not torch.cuda.is_available():
-        raise TrainingError("--device cuda: torch finds no GPU here; write --device cpu, or install torch for your GPU")
-    return torch.device(name)
 
 
 def _autocast(precision: str, device: torch.device) -> bool:
