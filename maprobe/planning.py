@@ -15,10 +15,9 @@ from maprobe.errors import MaprobeError, PlanError
 from maprobe.facts import CheckpointFacts
 from maprobe.recipes import MeasurementRecipe
 from maprobe.registry import Registry
-from maprobe.sites import SITES, LayerRange
+from maprobe.sites import ATTRIBUTION, SITES, LayerRange
 
 __all__ = [
-    "ATTRIBUTION",
     "Arm",
     "EditRequest",
     "InputSize",
@@ -35,8 +34,6 @@ __all__ = [
 ]
 
 Arm = Literal["untouched", "edited", "control"]
-
-ATTRIBUTION = "block.attribution"  # the site that is read by a gradient pass
 
 _GIB = 1 << 30
 _FLOAT = 4

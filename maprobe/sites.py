@@ -13,7 +13,7 @@ from typing import Literal
 
 from maprobe.errors import MeasurementError
 
-__all__ = ["ALL_LAYERS", "ALL_TOKENS", "SITES", "TOKEN_CLASSES", "LayerRange", "Site", "TokenSet"]
+__all__ = ["ALL_LAYERS", "ALL_TOKENS", "ATTRIBUTION", "SITES", "TOKEN_CLASSES", "LayerRange", "Site", "TokenSet"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +32,8 @@ class Site:
     per_layer: bool
     meaning: str
 
+
+ATTRIBUTION = "block.attribution"  # the one site that is read by a gradient pass
 
 _STREAM = ("sequence", "token", "dim")
 _HEADS = ("sequence", "head", "token", "dim")
@@ -115,7 +117,7 @@ SITES: dict[str, Site] = {
             meaning="attention after the softmax, handed over in blocks of queries",
         ),
         Site(
-            name="block.attribution",
+            name=ATTRIBUTION,
             axes=("sequence", "weight"),
             per_layer=True,
             meaning="the size of w x dD/dw for each weight w of the block's linear layers, D being the largest "

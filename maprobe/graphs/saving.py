@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from maprobe.errors import CheckpointError, InputError, TrainingError
 from maprobe.graphs.configs import GraphConfig
 from maprobe.graphs.models import GraphModel, build
+from maprobe.training.folders import RunFolder
 
 __all__ = ["FORMAT", "load_model", "read_config", "save_model", "write_model"]
 
@@ -34,16 +34,12 @@ def save_model(folder: str | Path, model: GraphModel, data: Mapping[str, Any]) -
     Raises:
         TrainingError: the folder cannot be written.
     """
-    folder = Path(folder)
-    beside = folder.with_name(f".writing-{folder.name}")
+    place = Path(folder).absolute()
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(beside, ignore_errors=True)
-        write_model(beside, model, data)
-        shutil.rmtree(folder, ignore_errors=True)
-        beside.replace(folder)
+        place.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise TrainingError(f"{folder} cannot be written ({error.strerror or error}); make room there") from None
+    RunFolder(place.parent).save(place.name, lambda path: write_model(path, model, data))
 
 
 def write_model(folder: Path, model: GraphModel, data: Mapping[str, Any]) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from maprobe.readings import Axis, Quantity, Reading, Scalar
 from maprobe.recipes import Batch, FoldContext, MeasurementRecipe, Parameter, QuantitySpec, Tap
+from maprobe.sites import ATTRIBUTION
 
 if TYPE_CHECKING:
     import torch
@@ -29,7 +30,7 @@ class _DensityFold:
 
     @property
     def taps(self) -> tuple[Tap, ...]:
-        return tuple(Tap("block.attribution", layer) for layer in self.context.layers)
+        return tuple(Tap(ATTRIBUTION, layer) for layer in self.context.layers)
 
     @property
     def gammas(self) -> tuple[float, ...]:
@@ -102,7 +103,7 @@ class _DensityFold:
 DENSITY = MeasurementRecipe(
     name="parameters.density",
     summary="How many weights of each layer the largest next-token logit hangs on, to first order.",
-    sites=("block.attribution",),
+    sites=(ATTRIBUTION,),
     quantities=(
         QuantitySpec(
             name="density", axes=("layer",), meaning="share of the weights whose mean attribution exceeds gamma"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from maprobe.readings import Axis, Quantity, Reading
 from maprobe.recipes import Batch, FoldContext, MeasurementRecipe, Parameter, QuantitySpec, Tap
+from maprobe.sites import ATTRIBUTION
 
 if TYPE_CHECKING:
     import torch
@@ -64,7 +65,7 @@ class _RelatednessFold:
         low, high = self.context.request.option("depth")  # type: ignore[misc, str-unpack]
         depth = self.context.depth
         first, last = max(1, round(float(low) * depth)), round(float(high) * depth)
-        return tuple(Tap("block.attribution", layer) for layer in self.context.layers if first <= layer <= last)
+        return tuple(Tap(ATTRIBUTION, layer) for layer in self.context.layers if first <= layer <= last)
 
     def observe(self, tap: Tap, value: torch.Tensor, batch: Batch, *, offset: int = 0) -> None:
         del offset
@@ -129,7 +130,7 @@ def _dots(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
 RELATEDNESS = MeasurementRecipe(
     name="parameters.relatedness",
     summary="Whether texts hang on the same weights the more, the closer people have graded them.",
-    sites=("block.attribution",),
+    sites=(ATTRIBUTION,),
     quantities=(
         QuantitySpec(name="correlation", meaning="Spearman's rank correlation of summed cosines and scores"),
         QuantitySpec(name="p_value", meaning="share of 10000 orders of the scores that correlate at least as highly"),

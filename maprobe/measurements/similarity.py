@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from maprobe.readings import Axis, Quantity, Reading, Scalar
 from maprobe.recipes import Batch, FoldContext, MeasurementRecipe, QuantitySpec, Tap
+from maprobe.sites import ATTRIBUTION
 
 if TYPE_CHECKING:
     import torch
@@ -39,7 +40,7 @@ class _SimilarityFold:
 
     @property
     def taps(self) -> tuple[Tap, ...]:
-        return tuple(Tap("block.attribution", layer) for layer in self.context.layers)
+        return tuple(Tap(ATTRIBUTION, layer) for layer in self.context.layers)
 
     def observe(self, tap: Tap, value: torch.Tensor, batch: Batch, *, offset: int = 0) -> None:
         del offset
@@ -153,7 +154,7 @@ def _records(
 SIMILARITY = MeasurementRecipe(
     name="parameters.similarity",
     summary="How alike the weights are that texts hang on, within a domain and across domains.",
-    sites=("block.attribution",),
+    sites=(ATTRIBUTION,),
     quantities=(
         QuantitySpec(name="within", axes=("layer",), meaning="mean cosine of two different sequences of one domain"),
         QuantitySpec(name="across", axes=("layer",), meaning="mean cosine of two sequences of different domains"),

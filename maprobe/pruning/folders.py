@@ -83,6 +83,7 @@ def write(
     except OSError as error:
         raise _unwritable(path, error.strerror or str(error)) from None
     except (ValueError, RuntimeError, NotImplementedError) as error:
+        # What save_pretrained raises for weights that are shared in odd ways, or of a kind that it cannot write.
         raise PruningError(f"transformers cannot write this model as a folder: {one_line(error)}") from error
     finally:
         shutil.rmtree(beside, ignore_errors=True)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["domains_of", "domains_schema"]
 
+_ALL = "all"
 _FEWEST = 2
 _SOURCES = ("corpus", "file", "jsonl")
 
@@ -31,6 +32,8 @@ def domains_of(node: Node, corpora: Mapping[str, Corpus], faults: FaultList) -> 
 
 def _domain(name: str, node: Node, corpora: Mapping[str, Corpus], faults: FaultList) -> Domain | None:
     SLUG.take(Node(name, node.place), faults)
+    if name == _ALL:
+        faults.add(node.place, f"{_ALL!r} stands for all domains together in tables; give this one another name")
     entries = keys(node, DOMAIN_KEYS, faults)
     named = [source for source in _SOURCES if source in entries]
     if len(named) != 1:
@@ -71,4 +74,9 @@ def domains_schema(
         "additionalProperties": False,
         "oneOf": [{"required": [source]} for source in _SOURCES],
     }
-    return {"type": "object", "propertyNames": dict(SLUG.schema), "additionalProperties": one, "minProperties": _FEWEST}
+    return {
+        "type": "object",
+        "propertyNames": {**SLUG.schema, "not": {"const": _ALL}},
+        "additionalProperties": one,
+        "minProperties": _FEWEST,
+    }

@@ -19,6 +19,7 @@ from maprobe.running.editing import Editor
 from maprobe.running.experts import watched_products
 from maprobe.running.matrices import left_out, matrices_of
 from maprobe.running.rows import taking_in
+from maprobe.sites import ATTRIBUTION
 
 if TYPE_CHECKING:
     from maprobe.running.anatomy import Anatomy, Block, Part
@@ -30,7 +31,6 @@ _SCORES = "block.attn.scores"
 _PROJECTIONS = ("block.attn.queries", "block.attn.keys", "block.attn.values")
 _FROM_ATTENTION = (_ATTENTION, _SCORES, *_PROJECTIONS)
 _LOGITS = ("logits", "class.logits")
-_ATTRIBUTION = "block.attribution"
 
 
 class Recorder:
@@ -118,12 +118,12 @@ class Recorder:
     @property
     def observes(self) -> bool:
         """Whether a forward pass is asked for: not where attributions are all that folds want to see."""
-        return any(tap.site != _ATTRIBUTION for tap in self._folds) or not self.attributed
+        return any(tap.site != ATTRIBUTION for tap in self._folds) or not self.attributed
 
     @property
     def attributed(self) -> tuple[int, ...]:
         """The layers whose weights are attributed to."""
-        return tuple(tap.layer for tap in self._folds if tap.site == _ATTRIBUTION)
+        return tuple(tap.layer for tap in self._folds if tap.site == ATTRIBUTION)
 
     def differentiate(self, sequences: Sequence[Sequence[int]], advance: Callable[[], None] = lambda: None) -> None:
         """Make the gradient pass over all sequences of token ids, where a fold wants to see attributions.
@@ -142,14 +142,14 @@ class Recorder:
 
         def show(layer: int, value: torch.Tensor, batch: AllSequences, offset: int) -> None:
             self._batch = batch
-            self._observe(Tap(_ATTRIBUTION, layer), value, offset)
+            self._observe(Tap(ATTRIBUTION, layer), value, offset)
 
         try:
             if not sequences:
-                raise MeasurementError(f"{_ATTRIBUTION} is of next-token logits, and the inputs are images; name texts")
+                raise MeasurementError(f"{ATTRIBUTION} is of next-token logits, and the inputs are images; name texts")
             if self._edited:
                 raise MeasurementError(
-                    f"{_ATTRIBUTION} is not read under an edit: each block is called once more by itself, and the edit "
+                    f"{ATTRIBUTION} is not read under an edit: each block is called once more by itself, and the edit "
                     f"would have to be differentiated too; measure it without `intervene`"
                 )
             calls = show_attributions(self._anatomy, sequences, layers, show, advance=advance)
@@ -159,7 +159,7 @@ class Recorder:
             )
         except MeasurementError as error:
             for layer in layers:
-                self._let_go(Tap(_ATTRIBUTION, layer), error)
+                self._let_go(Tap(ATTRIBUTION, layer), error)
         finally:
             self._batch = None
 
@@ -205,7 +205,7 @@ class Recorder:
             self._show_input(tap, self._mlps[tap.layer], "no MLP was found")
         elif tap.site == "block.mlp.hidden":
             self._show_hidden(tap)
-        elif tap.site not in (*_LOGITS, _ATTRIBUTION):
+        elif tap.site not in (*_LOGITS, ATTRIBUTION):
             self._show_output(tap, self._giving(tap))
 
     def _giving(self, tap: Tap) -> Part | None:

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from maprobe.edits import AnyEdit
 from maprobe.errors import MaprobeError, MeasurementError
-from maprobe.planning import ATTRIBUTION, companion_request, describe
+from maprobe.planning import companion_request, describe
 from maprobe.readings import Circumstances, Reading
 from maprobe.recipes import Fold, FoldContext
 from maprobe.running.calling import resting
 from maprobe.running.inputs import AnyInputs, Inputs, batches, count_batches
 from maprobe.running.recorder import Recorder
-from maprobe.sites import SITES
+from maprobe.sites import ATTRIBUTION, SITES
 
 if TYPE_CHECKING:
     from maprobe.cases import MeasureRequest

@@ -27,7 +27,7 @@ from collections.abc import Mapping
 
 import torch
 from torch import nn
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
+from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
 
 from maprobe.measurements.survey import ABSOLUTE
 from maprobe.selftest.design import BLOCKS, MASSIVE, VALUE, Design
@@ -56,6 +56,7 @@ from maprobe.selftest.making import (
     WORD,
     Made,
     Module,
+    blank_llama,
     carrier,
     channels_of,
     clear,
@@ -92,20 +93,7 @@ def make_llama(
         tokenizer: a tokenizer of :func:`maprobe.selftest.tokenizer.make_tokenizer`.
         lessons: tokens of answers to questions, from 1 for those that are always right to -1 for those that never are.
     """
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=WIDTH,
-        intermediate_size=INNER,
-        num_hidden_layers=BLOCKS,
-        num_attention_heads=HEADS,
-        num_key_value_heads=HEADS,
-        max_position_embeddings=8192,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-    )
-    with torch.random.fork_rng(devices=()):  # what is random outside stays as it was
-        model: Module = LlamaForCausalLM(config)
-    model.eval()
+    model = blank_llama(tokenizer, width=WIDTH, inner=INNER, heads=HEADS, blocks=BLOCKS)
     spelled = [*(f"Ġ{word}" for word in WORDS), *DELIMITERS[:-1], "Ċ"]
     ids = [int(tokenizer.convert_tokens_to_ids(token)) for token in spelled]  # type: ignore[arg-type] # one a token
     made = Made(model, design, ids)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 
 from maprobe.selftest.design import CHANNEL, MASSIVE, Design
 
@@ -33,6 +34,7 @@ __all__ = [
     "WIDTH",
     "WORD",
     "Made",
+    "blank_llama",
     "carrier",
     "channels_of",
     "clear",
@@ -75,6 +77,25 @@ class Made:
     def normal(self, *shape: int) -> torch.Tensor:
         """Return normal random numbers of that shape."""
         return torch.randn(*shape, generator=self.chance)
+
+
+def blank_llama(tokenizer: PreTrainedTokenizerBase, *, width: int, inner: int, heads: int, blocks: int) -> Module:
+    """Return a Llama of random weights for the tokenizer, on the CPU in float32 and in evaluation mode."""
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=width,
+        intermediate_size=inner,
+        num_hidden_layers=blocks,
+        num_attention_heads=heads,
+        num_key_value_heads=heads,
+        max_position_embeddings=8192,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+    with torch.random.fork_rng(devices=()):  # what is random outside stays as it was
+        model: Module = LlamaForCausalLM(config)
+    model.eval()
+    return model
 
 
 def unit(vectors: torch.Tensor) -> torch.Tensor:

@@ -17,7 +17,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
+from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
+
+from maprobe.selftest.making import blank_llama
 
 __all__ = ["DEPTH", "PatternDesign", "make_patterns"]
 
@@ -49,20 +51,7 @@ class PatternDesign:
 
 def make_patterns(design: PatternDesign, tokenizer: PreTrainedTokenizerBase) -> LlamaForCausalLM:
     """Return a model of that design, on the CPU in float32 and in evaluation mode."""
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=_WIDTH,
-        intermediate_size=_INNER,
-        num_hidden_layers=DEPTH,
-        num_attention_heads=_HEADS,
-        num_key_value_heads=_HEADS,
-        max_position_embeddings=8192,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-    )
-    with torch.random.fork_rng(devices=()):  # what is random outside stays as it was
-        model: Any = LlamaForCausalLM(config)
-    model.eval()
+    model = blank_llama(tokenizer, width=_WIDTH, inner=_INNER, heads=_HEADS, blocks=DEPTH)
     chance = torch.Generator().manual_seed(_SEED)
 
     def normal(*shape: int) -> torch.Tensor:

@@ -153,6 +153,7 @@ class TestReading:
             ("{domains: {a: {corpus: test-images}, b: {file: x}}}", "'test-images' is not allowed"),
             ("{domains: {a: {text: One.}, b: {file: x}}}", "unknown key 'text'"),
             ("{domains: {A b: {file: x}, b: {file: x}}}", "'A b' is not allowed; allowed: lower-case letters, digits"),
+            ("{domains: {all: {file: x}, b: {file: x}}}", "'all' stands for all domains together in tables"),
             ("{pairs: p.jsonl, length: 8}", "`length` would cut the texts of `pairs` short; remove it"),
             ("{pairs: p.jsonl, corpus: python-docs}", "names 2 sources (pairs, corpus)"),
         ],
