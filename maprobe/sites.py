@@ -147,6 +147,25 @@ SITES: dict[str, Site] = {
             per_layer=False,
             meaning="the output of the image-classification head",
         ),
+        Site(
+            name="edge.attn",
+            axes=("sequence", "edge", "channel"),
+            per_layer=True,
+            meaning="the features of each edge of a graph in attention: its scores before they are summed over the "
+            "channels of a head (arXiv:2409.03463)",
+        ),
+        Site(
+            name="edge.embed",
+            axes=("sequence", "edge", "channel"),
+            per_layer=False,
+            meaning="the features of the edges of a graph before the first block",
+        ),
+        Site(
+            name="loss",
+            axes=("sequence",),
+            per_layer=False,
+            meaning="the loss of each input, where a model from Python code brings one",
+        ),
     )
 }
 

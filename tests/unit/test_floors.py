@@ -18,7 +18,7 @@ FLOORS: list[tuple[str, list[str]]] = [
         "0 data",
         [
             *("source", "errors", "sites", "readings", "verdicts", "cases", "facts", "edits", "materials", "recipes"),
-            *("registry", "references", "series", "sparsity", "progress", "hookspecs", ""),
+            *("python_models", "registry", "references", "series", "sparsity", "progress", "hookspecs", ""),
         ],
     ),
     ("1 reading", ["reading"]),
