@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from maprobe.edits import AnyEdit, AttentionWindow, Edit, RowsEdit, TokenEdit, WeightEdit
+from maprobe.edits import AnyEdit, AttentionWindow, Edit, RowsEdit, TokenEdit, UntrainedEdit, WeightEdit
 from maprobe.errors import MaprobeError
+from maprobe.python_models import ModelInput, PythonModel
 from maprobe.readings import Axis, Place, Quantity, Reading
 from maprobe.recipes import (
     Architecture,
@@ -56,10 +57,12 @@ __all__ = [
     "InterventionRecipe",
     "MaprobeError",
     "MeasurementRecipe",
+    "ModelInput",
     "Operator",
     "Parameter",
     "Picture",
     "Place",
+    "PythonModel",
     "Quantity",
     "QuantitySpec",
     "Reading",
@@ -69,6 +72,7 @@ __all__ = [
     "Status",
     "Tap",
     "TokenEdit",
+    "UntrainedEdit",
     "Verdict",
     "WeightEdit",
     "check",
@@ -76,7 +80,7 @@ __all__ = [
 
 
 def check(
-    model: nn.Module,
+    model: nn.Module | PythonModel,
     tokenizer: PreTrainedTokenizerBase | ImageProcessingMixin | None,
     probes: str | Path,
     *,
@@ -87,7 +91,8 @@ def check(
     """Run probe files against a model in memory, from a notebook or a training callback, without pytest.
 
     Args:
-        model: a transformers model. It is put into eval mode for the time of the call; nothing else changes.
+        model: a transformers model, or a model with inputs of its own (docs/python-models.md). It is put into eval mode
+            for the time of the call; nothing else changes.
         tokenizer: its tokenizer; for a model of images its image processor, or None for the usual processing.
         probes: a probe file, or a folder of them.
         label: how the model is called in the report.

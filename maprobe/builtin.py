@@ -12,6 +12,7 @@ from maprobe.interventions.massive import MASSIVE_ENTRIES
 from maprobe.interventions.massive_weights import MASSIVE_WEIGHTS_OFF
 from maprobe.interventions.registers import REGISTERS
 from maprobe.interventions.super_weight import SUPER_WEIGHT
+from maprobe.interventions.untrained import UNTRAINED
 from maprobe.measurements.accuracy import ACCURACY
 from maprobe.measurements.attention import CONCENTRATION
 from maprobe.measurements.attention_map import MAP
@@ -25,6 +26,7 @@ from maprobe.measurements.image_tokens import IMAGE_TOKENS
 from maprobe.measurements.implicit_bias import BIAS
 from maprobe.measurements.landscape import LANDSCAPE
 from maprobe.measurements.layerwise import LAYERWISE
+from maprobe.measurements.loss import OWN_LOSS
 from maprobe.measurements.magnitude import MAGNITUDE
 from maprobe.measurements.massive import MASSIVE
 from maprobe.measurements.massive_weights import MASSIVE_WEIGHTS
@@ -85,12 +87,13 @@ def pytest_maprobe_measurements() -> Iterable[MeasurementRecipe]:
         DENSITY,
         SIMILARITY,
         RELATEDNESS,
+        OWN_LOSS,
     )
 
 
 def pytest_maprobe_interventions() -> Iterable[InterventionRecipe]:
     """Bring our interventions."""
-    return (MASSIVE_ENTRIES, SUPER_WEIGHT, MASSIVE_WEIGHTS_OFF, ATTENTION_WINDOW, REGISTERS)
+    return (MASSIVE_ENTRIES, SUPER_WEIGHT, MASSIVE_WEIGHTS_OFF, ATTENTION_WINDOW, REGISTERS, UNTRAINED)
 
 
 def pytest_maprobe_expectations() -> Iterable[Operator]:

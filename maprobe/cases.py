@@ -67,10 +67,10 @@ class InputsRequest:
     """The inputs a probe asks for.
 
     Attributes:
-        source: ``text``, ``file``, ``jsonl``, ``choices``, ``pairs``, ``domains``, ``images``, ``corpus`` or ``token``;
-            ``default`` is the corpus that goes with the modality of the checkpoint, where a probe leaves its inputs
-            out.
-        value: the literal texts, the path or paths as written, the name of the corpus, or that of the token.
+        source: ``text``, ``file``, ``jsonl``, ``choices``, ``pairs``, ``domains``, ``images``, ``corpus``, ``token``
+            or ``own`` for what the model itself brings; ``default`` is what goes with the modality of the checkpoint,
+            where a probe leaves its inputs out.
+        value: the literal texts, the path or paths as written, or the name of the corpus, the token, the own inputs.
         text_field: name of the field that holds the text in each line of a JSONL file.
         task: how the lines of a file of questions are written; one of :data:`TASKS`.
         domains: of ``domains``, what each of them is; numbers and policies are those of every one.
@@ -82,9 +82,9 @@ class InputsRequest:
         folder: folder that relative paths start from: the one the probe file lies in.
     """
 
-    source: Literal["text", "file", "jsonl", "choices", "pairs", "domains", "images", "corpus", "token", "default"] = (
-        "corpus"
-    )
+    source: Literal[
+        "text", "file", "jsonl", "choices", "pairs", "domains", "images", "corpus", "token", "own", "default"
+    ] = "corpus"
     value: tuple[str, ...] = ("python-docs",)
     text_field: str = "text"
     task: str = "plain"

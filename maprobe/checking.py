@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,13 +13,15 @@ from maprobe.errors import ProbeFileError
 from maprobe.judging import unanswered
 from maprobe.planning import PlannedCase
 from maprobe.progress import Silent
+from maprobe.python_models import PythonModel
 from maprobe.reading.expanding import expand
 from maprobe.reading.folders import probe_files
 from maprobe.reading.parsing import parse_file
 from maprobe.reporting.report import PropertyReport
 from maprobe.running.calling import resting
-from maprobe.running.checkpoints import held
+from maprobe.running.checkpoints import LoadedCheckpoint, held
 from maprobe.running.engine import Engine, EngineOptions
+from maprobe.running.own_models import facts_of_own, held_own
 from maprobe.running.subjects import HeldSource
 from maprobe.verdicts import Status, Verdict
 
@@ -33,7 +36,7 @@ __all__ = ["check"]
 
 
 def check(
-    model: nn.Module,
+    model: nn.Module | PythonModel,
     tokenizer: PreTrainedTokenizerBase | ImageProcessingMixin | None,
     probes: str | Path,
     *,
@@ -45,8 +48,8 @@ def check(
     recipes = builtin_registry() if registry is None else registry
     started, clock = datetime.datetime.now(datetime.timezone.utc), time.monotonic()
     cases = _cases(Path(probes), recipes, label)
-    with resting(model):
-        source = HeldSource(loaded=held(model, tokenizer, label))
+    with resting(model.module if isinstance(model, PythonModel) else model):
+        source = HeldSource(loaded=_loaded(model, tokenizer, label))
         engine = Engine(recipes, {label: lambda: source}, Silent(), EngineOptions(batch=batch))
         plan = engine.plan([case for case in cases if not case.probe.skip])
         verdicts = tuple(_skipped(case) if case.probe.skip else engine.verdict(case) for case in cases)
@@ -57,6 +60,15 @@ def check(
         started=started.isoformat(timespec="seconds"),
         seconds=round(time.monotonic() - clock, 2),
     )
+
+
+def _loaded(
+    model: nn.Module | PythonModel, tokenizer: PreTrainedTokenizerBase | ImageProcessingMixin | None, label: str
+) -> LoadedCheckpoint:
+    if isinstance(model, PythonModel):
+        brought = model if tokenizer is None else replace(model, tokenizer=tokenizer)
+        return held_own(brought, facts_of_own(brought, label=label, reference=label))
+    return held(model, tokenizer, label)
 
 
 def _skipped(case: Case) -> Verdict:

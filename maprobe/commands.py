@@ -66,6 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     doctor.add_argument("--attn", default="")
     doctor.add_argument("--allow-pickle", action="store_true")
     doctor.add_argument("--trust-remote-code", action="store_true")
+    doctor.add_argument("--allow-python", action="store_true")
     doctor.set_defaults(run=_doctor)
 
     card = commands.add_parser("card", help="write or refresh a model card from a JSON report")
@@ -124,8 +125,8 @@ def _doctor(parsed: argparse.Namespace) -> int:
     from maprobe.reading.names import known_checkpoints
     from maprobe.reporting.doctor import render
     from maprobe.running.discovery import discover
+    from maprobe.running.opening import open_source
     from maprobe.running.proofs import prove
-    from maprobe.running.subjects import ReferencedSource
 
     options = LoadOptions(
         dtype=parsed.dtype,
@@ -134,11 +135,12 @@ def _doctor(parsed: argparse.Namespace) -> int:
         attention=parsed.attn,
         trust_remote_code=parsed.trust_remote_code,
         allow_pickle=parsed.allow_pickle,
+        allow_python=parsed.allow_python,
     )
     progress = TerminalProgress()
-    source = ReferencedSource.open(parse_reference(parsed.model, known_checkpoints()), options, progress)
+    source = open_source(parse_reference(parsed.model, known_checkpoints()), options, progress)
     loaded = source.load(progress)
-    anatomy = discover(loaded.model, builtin_registry().architectures)
+    anatomy = discover(loaded.model, builtin_registry().architectures, loaded.own)
     proofs = prove(anatomy)
     print(render(anatomy, proofs, f"{parsed.model} ({loaded.provenance.resolved})"))
     return 1 if any(proof.holds is False for proof in proofs) else 0

@@ -4,18 +4,29 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["AnyEdit", "AttentionWindow", "Edit", "RowsEdit", "TokenEdit", "WeightEdit"]
+__all__ = ["AnyEdit", "AttentionWindow", "Edit", "RowsEdit", "TokenEdit", "UntrainedEdit", "WeightEdit"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Edit:
-    """Set one entry of one sequence's residual stream to a value. All numbers count from 0 but the layer."""
+    """Set one entry of one sequence's residual stream to a value. All numbers count from 0 but the layer.
+
+    Attributes:
+        site: ``block.out``, or a site for which the model's own code names modules; then the position is that of a row,
+            and the dim that of a column.
+    """
 
     layer: int
     sequence: int
     position: int
     dim: int
     value: float
+    site: str = "block.out"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UntrainedEdit:
+    """Give the model the weights that it had before training; its own are put back, bit for bit."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,4 +93,4 @@ class AttentionWindow:
     sinks: int = 0
 
 
-AnyEdit = Edit | TokenEdit | WeightEdit | RowsEdit | AttentionWindow
+AnyEdit = Edit | TokenEdit | WeightEdit | RowsEdit | AttentionWindow | UntrainedEdit

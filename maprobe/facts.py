@@ -23,7 +23,7 @@ FACTS: dict[str, str] = {
     "quantization": "none, or the method the weights are stored in, such as gguf, awq, gptq, bitsandbytes",
     "has_bos": "whether the tokenizer has a beginning-of-sequence token",
     "adds_bos": "whether the tokenizer prepends it by itself",
-    "modality": "text, image, or other",
+    "modality": "text, image, graph, own (other inputs, which the model brings itself), or other",
     "num_register_tokens": "register tokens that a model of images adds to its patches; 0 without any",
     "num_classes": "classes of the image-classification head that is loaded; 0 without one",
     "causal": "whether the model is a causal language model, so that it has a perplexity",

@@ -15,7 +15,7 @@ from maprobe.errors import MaprobeError, PlanError
 from maprobe.facts import CheckpointFacts
 from maprobe.recipes import MeasurementRecipe
 from maprobe.registry import Registry
-from maprobe.sites import ATTRIBUTION, SITES, LayerRange
+from maprobe.sites import ATTRIBUTION, LayerRange, site_named
 
 __all__ = [
     "Arm",
@@ -205,8 +205,7 @@ def merged(plans: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 def describe(measure: MeasureRequest) -> str:
     """Return a measurement in words: kind, site, layers and tokens as far as they say something, and its parameters."""
     parts = [measure.kind]
-    site = SITES.get(measure.site)
-    if site and site.per_layer:
+    if site_named(measure.site).per_layer:
         parts.append(f"{measure.site} {measure.layers}")
     elif measure.site != "logits":
         parts.append(measure.site)

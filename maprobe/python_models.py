@@ -38,9 +38,9 @@ class PythonModel:
         module: the model.
         inputs: what it is called on, one forward call each; or several such sequences by name, of which the first is
             run where a probe names none. None for a model of token ids, which is run on texts like any other.
-        sites: which modules stand for which sites: ``{"block.out": "layers.*", "edge.attn": "layers.*.scores"}``. A star
-            stands for every number there is, in order; a list names the modules of layer 1, 2, ... one by one. Names
-            of one's own begin with ``own.``. A site that is what a module is called on (``block.mid``,
+        sites: which modules stand for which sites: ``{"block.out": "layers.*", "edge.attn": "layers.*.scores"}``. A
+            star stands for every number there is, in order; a list names the modules of layer 1, 2, ... one by one.
+            Names of one's own begin with ``own.``. A site that is what a module is called on (``block.mid``,
             ``block.mlp.in``, ``block.mlp.hidden``, ``block.attn.in``) names that module; every other one names the
             module that gives it out. Where ``block.out`` is left out, blocks are looked for as in any other model.
         tokenizer: of a model of token ids.

@@ -24,19 +24,28 @@ class Axis:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """Where in the inputs and the hidden state a value was found. Positions and dims count from 0."""
+    """Where in the inputs and the hidden state a value was found. Positions and dims count from 0.
+
+    Attributes:
+        sequence: number of the sequence.
+        position: position of the token, or of what else the rows of a site are.
+        token: its text, or the word for it.
+        dim: number of the dim, or of what else the columns are.
+        unit: what the rows are, such as ``token`` or ``edge``.
+    """
 
     sequence: int | None = None
     position: int | None = None
     token: str | None = None
     dim: int | None = None
+    unit: str = "token"
 
     def __str__(self) -> str:
         parts = []
         if self.dim is not None:
             parts.append(f"dim {self.dim}")
         if self.position is not None:
-            parts.append(f"token {self.position}" + (f" {self.token!r}" if self.token is not None else ""))
+            parts.append(f"{self.unit} {self.position}" + (f" {self.token!r}" if self.token else ""))
         return "  ".join(parts)
 
 
@@ -123,8 +132,8 @@ class Circumstances:
     measure: str = ""
 
     def __str__(self) -> str:
-        bos = f"BOS {self.bos}, " if self.bos else ""
-        return f"{self.inputs}, {bos}{self.dtype}, {self.attention}"
+        parts = (self.inputs, f"BOS {self.bos}" if self.bos else "", self.dtype, self.attention)
+        return ", ".join(part for part in parts if part)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -90,8 +90,8 @@ class Batch(Protocol):
         """Number of sequences, and of tokens in each."""
 
     @property
-    def given(self) -> torch.Tensor:
-        """What the model is called on: token ids, or pixels of shape (images, channels, height, width)."""
+    def given(self) -> Any:  # noqa: ANN401 - a model's own inputs may be anything
+        """What the model is called on: token ids, pixels of shape (images, channels, height, width), or its own."""
 
     @property
     def ids(self) -> torch.Tensor:
@@ -177,7 +177,8 @@ class MeasurementRecipe:
         takes_tokens: whether ``tokens`` may be written.
         causal: whether it needs a causal language model.
         source: the source of inputs that it needs; empty for any.
-        modality: ``text`` or ``image`` where it makes sense for such a checkpoint only; empty for any.
+        modality: ``text``, ``image``, or ``own`` for models that bring their inputs, where it makes sense for such a
+            checkpoint only; empty for any.
         companions: kinds to measure in the same pass, whose Readings ``finish`` is given.
         start: makes a Fold for one pass.
     """
@@ -194,7 +195,7 @@ class MeasurementRecipe:
     takes_tokens: bool = True
     causal: bool = False
     source: str = ""
-    modality: Literal["", "text", "image"] = ""
+    modality: Literal["", "text", "image", "own"] = ""
     companions: tuple[str, ...] = ()
 
     def quantity(self, name: str) -> QuantitySpec | None:
@@ -217,7 +218,7 @@ class InterventionRecipe:
         at: allowed values of ``at``; the first is the default.
         at_layer: whether ``at`` may also be the number of a layer.
         sets: allowed values of ``set``; the first is the default. Empty where there is nothing to set.
-        controls: allowed values of ``control``, besides ``none``; the first is the default.
+        controls: allowed values of ``control``, besides ``none``; the first is the default. Empty where there is none.
         handed: which of ``at`` and its own parameters are handed on to the measurement that locates, under the same
             name.
         inputs: gives the inputs that the measurement which locates is made on, or None for those of the probe; without

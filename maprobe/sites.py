@@ -13,7 +13,22 @@ from typing import Literal
 
 from maprobe.errors import MeasurementError
 
-__all__ = ["ALL_LAYERS", "ALL_TOKENS", "ATTRIBUTION", "SITES", "TOKEN_CLASSES", "LayerRange", "Site", "TokenSet"]
+__all__ = [
+    "ALL_LAYERS",
+    "ALL_TOKENS",
+    "ATTRIBUTION",
+    "LOSS",
+    "OWN_PATTERN",
+    "OWN_SITES",
+    "SITES",
+    "STREAMS",
+    "TOKEN_CLASSES",
+    "LayerRange",
+    "Site",
+    "TokenSet",
+    "is_own",
+    "site_named",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +48,11 @@ class Site:
     meaning: str
 
 
+LOSS = "loss"  # the one site that a model's own code computes
 ATTRIBUTION = "block.attribution"  # the one site that is read by a gradient pass
+STREAMS = ("block.out", "block.attn.out", "block.mlp.out", "embed.out", "final.norm.out")
+OWN_SITES = "own.*"  # stands, among the sites of a recipe, for those that a model from Python code names itself
+OWN_PATTERN = r"^own\.[A-Za-z0-9_][A-Za-z0-9_.-]*$"
 
 _STREAM = ("sequence", "token", "dim")
 _HEADS = ("sequence", "head", "token", "dim")
@@ -161,7 +180,7 @@ SITES: dict[str, Site] = {
             meaning="the features of the edges of a graph before the first block",
         ),
         Site(
-            name="loss",
+            name=LOSS,
             axes=("sequence",),
             per_layer=False,
             meaning="the loss of each input, where a model from Python code brings one",
@@ -170,6 +189,27 @@ SITES: dict[str, Site] = {
 }
 
 _RANGE = re.compile(r"^\s*(-?\d+)\s*\.\.\s*(-?\d+)\s*$")
+
+
+def is_own(name: str) -> bool:
+    """Whether a name is one that models from Python code give to sites of their own: ``own.`` and a word."""
+    return re.match(OWN_PATTERN, name) is not None
+
+
+def site_named(name: str) -> Site:
+    """Return the site of a name, which may be a model's own.
+
+    Raises:
+        KeyError: there is none.
+    """
+    if is_own(name):
+        axes = ("sequence", "row", "column")
+        return Site(name=name, axes=axes, per_layer=True, meaning="a site that the model's own code names")
+    return SITES[name]
+
+
+def _of(site: str) -> str:
+    return "modules that its code names for it" if is_own(site) else "blocks"
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,7 +248,7 @@ class LayerRange:
             layer = depth + 1 + end if end < 0 else end
             if not lowest <= layer <= depth or (end < 0 and layer < 1):
                 raise MeasurementError(
-                    f"layer {end} is out of range for {site}: this model has {depth} blocks; "
+                    f"layer {end} is out of range for {site}: this model has {depth} {_of(site)}; "
                     f"allowed: {lowest}..{depth}, or -{depth}..-1 counted from the last block"
                 )
             ends.append(layer)

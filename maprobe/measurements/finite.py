@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from maprobe.errors import MeasurementError
 from maprobe.readings import Axis, Place, Quantity, Reading
 from maprobe.recipes import Batch, FoldContext, MeasurementRecipe, Parameter, QuantitySpec, Tap
+from maprobe.sites import OWN_SITES, STREAMS, site_named
 
 if TYPE_CHECKING:
     import torch
@@ -45,7 +46,7 @@ class _FiniteFold:
         index = int(magnitudes.argmax())
         peak = float(magnitudes.flatten()[index])
         if tap.layer not in self.peaks or peak > self.peaks[tap.layer][0]:
-            self.peaks[tap.layer] = (peak, _place(index, value, batch))
+            self.peaks[tap.layer] = (peak, _place(index, value, batch, site_named(tap.site).axes[1]))
 
     def finish(self, companions: Mapping[str, Reading]) -> Reading:
         del companions
@@ -76,19 +77,20 @@ class _FiniteFold:
         )
 
 
-def _place(index: int, value: torch.Tensor, batch: Batch) -> Place:
+def _place(index: int, value: torch.Tensor, batch: Batch, unit: str) -> Place:
     width = value.shape[-1]
     if value.dim() < 3:  # noqa: PLR2004 - routed experts give rows that belong to no one token
         return Place(dim=index % width)
     row, rest = divmod(index, value.shape[1] * width)
     position, dim = divmod(rest, width)
-    return Place(sequence=batch.sequences[row], position=position, token=batch.text(row, position), dim=dim)
+    word = batch.text(row, position)
+    return Place(sequence=batch.sequences[row], position=position, token=word, dim=dim, unit=unit)
 
 
 FINITE = MeasurementRecipe(
     name="finite",
     summary="Counts of non-finite activations, and the largest |x| against a dtype's range.",
-    sites=("block.out", "block.attn.out", "block.mlp.out", "block.mlp.hidden", "embed.out", "final.norm.out"),
+    sites=(*STREAMS, "block.mlp.hidden", "edge.attn", "edge.embed", OWN_SITES),
     quantities=(
         QuantitySpec(name="nonfinite", axes=("layer",), meaning="entries that are inf or nan"),
         QuantitySpec(name="largest", axes=("layer",), meaning="largest finite |x|"),

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from maprobe.measurements.survey import Entry, largest, meets, nothing_massive, ratio, survey
 from maprobe.readings import Axis, Place, Quantity, Reading
 from maprobe.recipes import Batch, FoldContext, MeasurementRecipe, Parameter, QuantitySpec, Tap
+from maprobe.sites import OWN_SITES, STREAMS, site_named
 
 if TYPE_CHECKING:
     import torch
@@ -26,6 +27,7 @@ class _Row:
     top: tuple[Entry, ...]
     hits: tuple[Entry, ...]
     texts: Mapping[int, str]
+    unit: str
 
     @property
     def ratio(self) -> float:
@@ -37,6 +39,7 @@ class _Row:
             position=entry.position,
             token=self.texts.get(entry.position),
             dim=entry.dim,
+            unit=self.unit,
         )
 
 
@@ -54,6 +57,7 @@ class _MagnitudeFold:
         del offset
         tokens = self.context.request.tokens
         count = int(self.context.request.option("top"))  # type: ignore[arg-type]
+        unit = site_named(tap.site).axes[1]
         mask = None if tokens.kind == "all" else batch.mask(tokens)
         for row, sequence in enumerate(batch.sequences):
             hidden = value[row]
@@ -67,7 +71,7 @@ class _MagnitudeFold:
                 hits = tuple(entry for entry in hits if entry.position in allowed)
             texts = {entry.position: batch.text(row, entry.position) for entry in (*top, *hits)}
             self.rows.setdefault(tap.layer, []).append(
-                _Row(sequence=sequence, median=found.median, top=top, hits=hits, texts=texts)
+                _Row(sequence=sequence, median=found.median, top=top, hits=hits, texts=texts, unit=unit)
             )
 
     def finish(self, companions: Mapping[str, Reading]) -> Reading:
@@ -191,7 +195,7 @@ _WHOLE = tuple(spec.name for spec in _SCALARS)
 MAGNITUDE = MeasurementRecipe(
     name="magnitude",
     summary="The largest entries of each layer beside its median, and which meet the strict criterion.",
-    sites=("block.out", "block.attn.out", "block.mlp.out", "embed.out", "final.norm.out"),
+    sites=(*STREAMS, "edge.attn", "edge.embed", OWN_SITES),
     quantities=(
         *_LAYER,
         QuantitySpec(name="layers_hit", meaning="number of layers with a hit; 0 without one"),

@@ -86,6 +86,7 @@ def prune(
     with resting(anatomy.model):
         with progress.bar("inputs of the blocks", count_batches(inputs, 1), "sequence") as bar:
             for batch in batches(inputs, size=1, device=device):
+                assert isinstance(batch.given, torch.Tensor), "calibration inputs are texts"
                 if not calls:
                     require_replay(anatomy, batch.given)
                 calls.append(record(anatomy, batch.given))

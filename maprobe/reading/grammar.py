@@ -56,13 +56,14 @@ __all__ = [
 ]
 
 VERSIONS = (1,)
-SOURCES = ("text", "file", "jsonl", "choices", "pairs", "domains", "images", "corpus", "token")
+SOURCES = ("text", "file", "jsonl", "choices", "pairs", "domains", "images", "corpus", "token", "own")
 OF_ONE_SOURCE = {"field": "jsonl", "task": "choices", "labels": "images"}
 # What makes no sense with a source, and why.
 UNFIT = {
     "choices": {"length": "would cut the options of `choices` short"},
     "token": dict.fromkeys(("sequences", "length", "skip", "bos"), "says nothing of one token alone"),
     "pairs": {"length": "would cut the texts of `pairs` short"},
+    "own": dict.fromkeys(("length", "bos"), "is for texts, and the inputs are those that the model brings"),
     "images": {
         "length": "is for texts, and the inputs are images: the image processor says how large they are",
         "bos": "is for texts, and the inputs are images, which have no such token",
@@ -115,7 +116,7 @@ PROBE_KEYS = {
     "id": "short name, unique in the file",
     "claim": "what is asserted, in one sentence",
     "cite": "where the claim comes from",
-    "inputs": "the texts or images to run; left out, the corpus python-docs, for models of images test-images",
+    "inputs": "what to run; left out, python-docs, for models of images test-images, else what the model brings",
     "measure": "what to measure, and where",
     "intervene": "what to edit before measuring again",
     "control": "the control arm of the intervention; none must be written out",
@@ -148,6 +149,7 @@ INPUT_KEYS = {
     "images": "path of a folder of images, or a list of paths, from the folder of the probe file",
     "corpus": "name of a corpus",
     "token": "one token alone: bos, the beginning-of-sequence token",
+    "own": "inputs that the model itself brings, by their name; `default` are those that it names first",
     "field": "field that holds the text in each line of jsonl; left out, text",
     "task": "how the lines of choices are written; left out, plain",
     "labels": "how images are labelled: subfolders for a folder with a subfolder for each class; left out, none",
@@ -171,6 +173,7 @@ INPUT_LEAVES = {
     "pairs": Leaf(TEXT.schema, "a path"),
     "images": Leaf(_TEXTS, "a path, or a list of paths"),
     "token": Leaf({"enum": ["bos"]}),
+    "own": Leaf(TEXT.schema, "the name of inputs that the model brings"),
     "task": Leaf({"enum": list(TASKS)}),
     "labels": Leaf({"enum": ["none", "subfolders"]}),
     "field": Leaf(TEXT.schema, "the name of a field"),
@@ -259,7 +262,7 @@ FACT_SCHEMAS: dict[str, dict[str, Any]] = {
     "quantization": _TEXT_FACT,
     "has_bos": _TRUTH_FACT,
     "adds_bos": _TRUTH_FACT,
-    "modality": {"enum": ["text", "image", "other"]},
+    "modality": {"enum": ["text", "image", "graph", "own", "other"]},
     "num_register_tokens": _COUNT_FACT,
     "num_classes": _COUNT_FACT,
     "causal": _TRUTH_FACT,

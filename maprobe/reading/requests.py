@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os.path
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ from maprobe.reading.grammar import (
 from maprobe.reading.nodes import Node, frozen
 from maprobe.recipes import InterventionRecipe, MeasurementRecipe, Parameter
 from maprobe.registry import Registry
-from maprobe.sites import ALL_LAYERS, ALL_TOKENS, SITES, LayerRange, TokenSet
+from maprobe.sites import ALL_LAYERS, ALL_TOKENS, OWN_PATTERN, OWN_SITES, LayerRange, TokenSet, is_own, site_named
 
 __all__ = [
     "Context",
@@ -40,6 +41,7 @@ __all__ = [
     "measure_request",
     "recipe_of",
     "set_leaf",
+    "sites_schema",
 ]
 
 _IN_FILES = ("file", "jsonl", "choices", "pairs", "images")
@@ -153,7 +155,7 @@ def measure_request(node: Node, recipe: MeasurementRecipe, context: Context) -> 
     entries = _own_keys(node, recipe, places, context.faults)
     site = recipe.sites[0]
     if "site" in entries:
-        site = Leaf({"enum": list(recipe.sites)}).take(entries["site"], context.faults) or site
+        site = _site(entries["site"], recipe, context.faults) or site
     return MeasureRequest(
         kind=recipe.name,
         site=site,
@@ -162,6 +164,23 @@ def measure_request(node: Node, recipe: MeasurementRecipe, context: Context) -> 
         options=_options(recipe.parameters, entries, context.faults),
         mark=node.mark,
     )
+
+
+def sites_schema(sites: Sequence[str]) -> dict[str, Any]:
+    """Return the JSON Schema of what may be written under `site`, for the sites of a recipe or of several."""
+    names = [name for name in sites if name != OWN_SITES]
+    own = {"type": "string", "pattern": OWN_PATTERN}
+    return {"anyOf": [{"enum": names}, own]} if OWN_SITES in sites else {"enum": names}
+
+
+def _site(node: Node, recipe: MeasurementRecipe, faults: FaultList) -> str | None:
+    names = [name for name in recipe.sites if name != OWN_SITES]
+    own = OWN_SITES in recipe.sites
+    if own and isinstance(node.value, str) and is_own(node.value):
+        return node.value
+    words = ", ".join(names) + (", own.NAME for a site of the model's own" if own else "")
+    named: str | None = Leaf({"enum": names}, words).take(node, faults)
+    return named
 
 
 def _takes(recipe: MeasurementRecipe, key: str) -> bool:
@@ -183,7 +202,7 @@ def _own_keys(
 def _layers(node: Node | None, site: str, faults: FaultList) -> LayerRange:
     if node is None:
         return ALL_LAYERS
-    if not SITES[site].per_layer:
+    if not site_named(site).per_layer:
         faults.add(node.place, f"site {site!r} has no layers; remove `layers`")
         return ALL_LAYERS
     value = LAYERS.take(node, faults)
@@ -235,7 +254,7 @@ def intervene_request(node: Node, control: Node | None, context: Context) -> Int
         at=recipe.at[0] if at is None else at,
         set=how,  # type: ignore[arg-type]
         value=value,
-        control=(control_leaf(recipe).take(control, faults) if control else None) or recipe.controls[0],
+        control=(control_leaf(recipe).take(control, faults) if control else None) or [*recipe.controls, "none"][0],
         options=_options(recipe.parameters, entries, faults),
         mark=node.mark,
     )

@@ -14,7 +14,7 @@ from maprobe.facts import FACTS
 from maprobe.reading import grammar
 from maprobe.reading.clauses import AMOUNT, LEVEL
 from maprobe.reading.domains import domains_schema
-from maprobe.reading.requests import at_leaf, control_leaf, set_leaf
+from maprobe.reading.requests import at_leaf, control_leaf, set_leaf, sites_schema
 from maprobe.recipes import InterventionRecipe, MeasurementRecipe, Parameter
 from maprobe.registry import Registry
 
@@ -185,11 +185,11 @@ class _Part:
 
     def _measure(self) -> Schema:
         recipes = self._registry.measurements
-        sites = {site for recipe in recipes.values() for site in recipe.sites}
+        sites = sorted({site for recipe in recipes.values() for site in recipe.sites})
         return self._discriminated(
             "kind",
             {
-                "site": self._value({"enum": sorted(sites)}),
+                "site": self._value(sites_schema(sites)),
                 "layers": self._value(grammar.LAYERS.schema),
                 "tokens": self._tokens(),
             },
@@ -198,7 +198,7 @@ class _Part:
         )
 
     def _places(self, recipe: MeasurementRecipe) -> dict[str, Schema]:
-        places: dict[str, Schema] = {"site": self._value({"enum": list(recipe.sites)})}
+        places: dict[str, Schema] = {"site": self._value(sites_schema(recipe.sites))}
         if recipe.takes_layers:
             places["layers"] = {}
         if recipe.takes_tokens:

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
 
 from torch import nn
+
+from maprobe.sites import is_own
+
+if TYPE_CHECKING:
+    from maprobe.python_models import PythonModel
 
 __all__ = ["Anatomy", "AttentionRoute", "Block", "Part", "Residual"]
 
@@ -88,6 +94,8 @@ class Anatomy:
         attention_layers: numbers of the blocks whose attention maps can be read.
         width: size of the residual stream.
         row: whether a row of the architecture table was used.
+        sites: modules that the model's own code names for sites: that of each layer, in order, or the only one.
+        own: what the model's own code brings besides; None for other models.
     """
 
     model: nn.Module
@@ -102,6 +110,8 @@ class Anatomy:
     attention_layers: tuple[int, ...]
     width: int
     row: bool = False
+    sites: Mapping[str, tuple[Part, ...]] = field(default_factory=dict)
+    own: PythonModel | None = None
 
     @property
     def depth(self) -> int:
@@ -116,6 +126,15 @@ class Anatomy:
         """
         configured = getattr(getattr(self.model, "config", None), "_attn_implementation", None)
         return configured in (None, "eager", "sdpa")
+
+    def at(self, site: str, layer: int) -> Part | None:
+        """Return the module that the model's own code names for a site; None where it names none."""
+        parts = self.sites.get(site, ())
+        return parts[max(layer, 1) - 1] if max(layer, 1) <= len(parts) else None
+
+    def layers(self, site: str) -> int:
+        """Return how many layers a site has: as many as there are blocks, or modules that the model's code names."""
+        return len(self.sites[site]) if is_own(site) and site in self.sites else self.depth
 
     def consumer(self, layer: int) -> Part | None:
         """Return the module that takes in the residual stream after a layer; None if no module does."""

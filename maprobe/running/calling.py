@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any, Literal, cast
 
 import torch
@@ -14,9 +15,11 @@ from maprobe.errors import DiscoveryError, InputError
 from maprobe.running.vision import PIXELS, pixel_options, sample_pixels, takes_images, unmasked
 
 __all__ = [
+    "Arguments",
     "call",
     "incoming",
     "logits_of",
+    "moved",
     "outgoing",
     "resting",
     "sample",
@@ -26,27 +29,66 @@ __all__ = [
     "with_outgoing",
 ]
 
+Gradients = Literal["never", "later", "now"]
+
 _STREAM_KEYWORDS = ("hidden_states", "x", "hidden_state", "inputs")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Arguments:
+    """What a model from Python code is called on.
+
+    Attributes:
+        positional: its positional arguments.
+        keywords: its keyword arguments.
+    """
+
+    positional: tuple[Any, ...] = ()
+    keywords: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, value: object) -> Arguments:
+        """Return a tuple as positional arguments, a mapping as keyword arguments, anything else as one argument."""
+        if isinstance(value, tuple) and not hasattr(value, "_fields"):
+            return cls(value)
+        return cls(keywords=dict(value)) if isinstance(value, Mapping) else cls((value,))
+
+
+def moved(value: Any, device: torch.device) -> Any:  # noqa: ANN401 - whatever a model is called on
+    """Return a value with its tensors, and whatever else has a method ``to``, on a device."""
+    if isinstance(value, torch.Tensor):
+        return value.to(device)
+    if isinstance(value, Mapping):
+        return {name: moved(entry, device) for name, entry in value.items()}
+    if isinstance(value, tuple | list):
+        entries = [moved(entry, device) for entry in value]
+        return type(value)(*entries) if hasattr(value, "_fields") else type(value)(entries)
+    return value.to(device) if hasattr(value, "to") else value
 
 
 def call(
     model: nn.Module,
-    given: torch.Tensor,
+    given: torch.Tensor | Arguments,
     *,
     logits: bool,
     attentions: bool = False,
-    gradients: Literal["never", "later", "now"] = "never",
+    gradients: Gradients = "never",
 ) -> Any:  # noqa: ANN401
     """Call a model on token ids or on images, without a cache, and without gradients unless they are asked for.
 
     Args:
         model: a transformers model, or any module that takes token ids first.
-        given: token ids, shape (sequences, tokens), or pixels, shape (images, channels, height, width).
+        given: token ids, shape (sequences, tokens), or pixels, shape (images, channels, height, width); or the
+            arguments of a model from Python code, which is asked for nothing besides.
         logits: whether all logits are wanted; if not, those of the last token alone are computed where possible.
         attentions: whether the modules shall return their attention maps.
         gradients: ``now`` makes a graph of what asks for a gradient, ``later`` makes none, and ``never`` is torch's
             inference mode, through whose tensors no gradient can go afterwards either.
     """
+    mode = {"never": torch.inference_mode, "later": torch.no_grad, "now": torch.enable_grad}[gradients]
+    if isinstance(given, Arguments):
+        with mode():
+            return model(*given.positional, **given.keywords)
     accepted = inspect.signature(model.forward).parameters
     wanted: dict[str, Any] = {"use_cache": False}
     if not logits:
@@ -56,7 +98,7 @@ def call(
     options = {name: value for name, value in wanted.items() if name in accepted}
     if attentions:
         options["output_attentions"] = True
-    with {"never": torch.inference_mode, "later": torch.no_grad, "now": torch.enable_grad}[gradients]():
+    with mode():
         if given.is_floating_point():
             with unmasked(model):
                 pixels = given.to(_dtype(model))

@@ -18,7 +18,15 @@ from maprobe.running.locations import locate
 from maprobe.running.placement import check_options
 from maprobe.running.pretrained import load_model
 from maprobe.running.storage import cache_folder
-from maprobe.running.traits import CLASSIFIER, facts_of, image_tower, is_causal, is_classifier, stated_dtype
+from maprobe.running.traits import (
+    CLASSIFIER,
+    facts_of,
+    image_tower,
+    is_causal,
+    is_classifier,
+    loaded_dtype,
+    stated_dtype,
+)
 from maprobe.running.weights import safetensors_dtype, weight_files
 
 if TYPE_CHECKING:
@@ -28,10 +36,11 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
     from maprobe.progress import Progress
+    from maprobe.python_models import PythonModel
     from maprobe.references import CheckpointReference, LoadOptions
     from maprobe.running.locations import Location
 
-__all__ = ["Inspected", "LoadedCheckpoint", "held", "inspect", "load"]
+__all__ = ["Inspected", "LoadedCheckpoint", "held", "inspect", "load", "provenance_of"]
 
 _LIBRARIES = ("torch", "transformers", "tokenizers", "numpy")
 
@@ -67,6 +76,7 @@ class LoadedCheckpoint:
         facts: what config and tokenizer tell.
         provenance: which checkpoint exactly this is, and how it was loaded.
         reader: its way with images; None for a model of texts.
+        own: what the Python code that made it brings, where it brings inputs; else None.
     """
 
     model: nn.Module
@@ -74,6 +84,7 @@ class LoadedCheckpoint:
     facts: CheckpointFacts
     provenance: Provenance
     reader: ImageReader | None = None
+    own: PythonModel | None = None
 
 
 def inspect(reference: CheckpointReference, options: LoadOptions, progress: Progress) -> Inspected:
@@ -127,11 +138,11 @@ def load(inspected: Inspected, options: LoadOptions, progress: Progress) -> Load
         classifier=facts["num_classes"] > 0,
         progress=progress,
     )
-    provenance = _provenance(
+    provenance = provenance_of(
         model,
         inspected.tokenizer,
         facts,
-        config=inspected.config,  # as stored: loading writes the dtype asked for into the model's own
+        config_digest=config_digest(inspected.config.to_dict()),  # loading writes the dtype asked for into the model's
         resolved=location.resolved,
         weights=weights_digest(files.paths, cache_folder(), progress),
         device=options.device_map,
@@ -161,14 +172,14 @@ def held(model: nn.Module, tokenizer: Any, label: str) -> LoadedCheckpoint:  # n
         label=label,
         reference=label,
         causal=config is not None and _has_causal_head(model, config),
-        dtype=_loaded_dtype(model),
+        dtype=loaded_dtype(model),
         classifier=type(model).__name__.endswith(CLASSIFIER),
     )
-    provenance = _provenance(
+    provenance = provenance_of(
         model,
         tokenizer,
         facts,
-        config=config,
+        config_digest=config_digest(config.to_dict()) if config else "",
         resolved=f"in memory ({type(model).__name__})",
         weights=parameters_digest(model),
     )
@@ -210,35 +221,27 @@ def _has_causal_head(model: nn.Module, config: PretrainedConfig) -> bool:
         config.architectures = saved
 
 
-def _loaded_dtype(model: nn.Module) -> str:
-    counts: dict[str, int] = {}
-    for parameter in model.parameters():
-        if parameter.is_floating_point():
-            name = str(parameter.dtype).removeprefix("torch.")
-            counts[name] = counts.get(name, 0) + parameter.numel()
-    return max(counts, key=counts.__getitem__, default="float32")
-
-
-def _provenance(
+def provenance_of(
     model: nn.Module,
     tokenizer: PreTrainedTokenizerBase | None,
     facts: CheckpointFacts,
     *,
-    config: PretrainedConfig | None,
+    config_digest: str,
     resolved: str,
     weights: str,
     device: str = "",
     gguf: bool = False,
 ) -> Provenance:
+    """Return which checkpoint exactly a loaded model is, with what its caller knows of it."""
     devices = sorted({str(parameter.device) for parameter in model.parameters()}) or ["cpu"]
     return Provenance(
         label=facts.label,
         reference=facts.reference,
         resolved=resolved,
         weights_digest=weights,
-        config_digest=config_digest(config.to_dict()) if config else "",
+        config_digest=config_digest,
         tokenizer_digest=tokenizer_digest(tokenizer),
-        dtype=_loaded_dtype(model),
+        dtype=loaded_dtype(model),
         device=f"{device}: {', '.join(devices)}" if device else ", ".join(devices),
         attention=str(getattr(_config(model), "_attn_implementation", None) or ""),
         parameters=sum(parameter.numel() for parameter in model.parameters()),

@@ -6,47 +6,55 @@ Names and metadata only suggest; the pass decides. What was found is then proven
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
 from maprobe.errors import DiscoveryError
 from maprobe.recipes import Architecture
-from maprobe.running.anatomy import Anatomy, AttentionRoute, Block, Part
-from maprobe.running.attention import Observer, map_in, watched_attention
-from maprobe.running.calling import call, resting, sample, token_embedding
+from maprobe.running.anatomy import Anatomy, Block, Part
+from maprobe.running.attention_routes import with_attention
+from maprobe.running.calling import Arguments, call, resting, token_embedding
+from maprobe.running.own_sites import named_paths, named_sites
 from maprobe.running.residuals import SubLayers, find_sub_layers
 from maprobe.running.tracing import Event, is_norm, same, traced
+from maprobe.running.trials import trial
 
-__all__ = ["discover"]
+if TYPE_CHECKING:
+    from maprobe.python_models import PythonModel
+
+__all__ = ["discover", "longest_run"]
 
 _SEED = 20240227
+_STREAM = 3  # dimensions of a residual stream
 _FUSED = 3  # dimensions of a parameter that holds the matrices of all experts
 _DOWN = re.compile(r"down|w2|wo|output", re.IGNORECASE)
 _EXPERT = re.compile(r"^(?P<owner>.*\bexperts)\.(?P<number>\d+)(?P<rest>\..*)?$")
 
 
-def discover(model: nn.Module, rows: Mapping[str, Architecture]) -> Anatomy:
+def discover(model: nn.Module, rows: Mapping[str, Architecture], own: PythonModel | None = None) -> Anatomy:
     """Find the parts of a loaded model.
 
     Args:
         model: a transformers model, or a module that takes token ids.
         rows: rows of the architecture table by model type.
+        own: what the model's own code brings, where it brings inputs.
 
     Raises:
         DiscoveryError: the model cannot be called on token ids, or it has no stack of blocks that can be told.
     """
     row = rows.get(getattr(getattr(model, "config", None), "model_type", ""))
+    named = named_paths(own.sites, model) if own is not None else {}
     with resting(model):
-        events = _traced_call(model)
-        stack, route = _stack(model, events, row)
-        blocks = tuple(
-            _block(layer, event, events, row, model) for layer, event in enumerate(_in_order(stack, events), start=1)
-        )
-        attention_route, blocks = _with_attention(model, blocks)
+        given = trial(model, own, _SEED)
+        events = _traced_call(model, given)
+        stack, route = _stack(model, events, row, named.get("block.out", ()))
+        ordered = _in_order(stack, events, flat=own is not None)
+        blocks = tuple(_block(layer, event, events, row, model) for layer, event in enumerate(ordered, start=1))
+        attention_route, blocks = with_attention(model, blocks, given)
     last = events[_position(blocks[-1].path, events)]
     tail, final_norm = _tail(model, events, blocks, last, row)
     residuals = {block.residual for block in blocks}
@@ -63,18 +71,24 @@ def discover(model: nn.Module, rows: Mapping[str, Architecture]) -> Anatomy:
         attention_layers=tuple(block.layer for block in blocks if block.attention_maps is not None),
         width=int(last.after.shape[-1]),
         row=row is not None,
+        sites=named_sites(named, model),
+        own=own,
     )
 
 
-def _traced_call(model: nn.Module) -> list[Event]:
+def _traced_call(model: nn.Module, given: torch.Tensor | Arguments) -> list[Event]:
     events: list[Event] = []
-    given = sample(model, _SEED)
     named = [(path, module) for path, module in model.named_modules() if path]
     try:
         with traced(named, events.append):
             call(model, given, logits=True)
     except Exception as error:
         first = (str(error).strip().splitlines() or ["no message"])[0]
+        if isinstance(given, Arguments):
+            raise DiscoveryError(
+                f"{type(model).__name__} could not be called on the first input that its code brings "
+                f"({type(error).__name__}: {first}); a tuple is taken for positional arguments, a mapping for keywords"
+            ) from error
         image = given.is_floating_point()
         what = f"an image of {tuple(given.shape[1:])}" if image else f"{given.shape[1]} token ids"
         raise DiscoveryError(
@@ -84,9 +98,19 @@ def _traced_call(model: nn.Module) -> list[Event]:
     return events
 
 
-def _stack(model: nn.Module, events: Sequence[Event], row: Architecture | None) -> tuple[list[str], str]:
+def _stack(
+    model: nn.Module, events: Sequence[Event], row: Architecture | None, stated: Sequence[str] = ()
+) -> tuple[list[str], str]:
     """Return the paths of the blocks, in any order, and how they were found."""
     called = {event.path: event for event in events}
+    if stated:
+        lost = next((path for path in stated if path not in called), "")
+        if lost:
+            raise DiscoveryError(
+                f"the model's code names {lost!r} for block.out, and it is not called on a tensor, or returns none; "
+                f"name the modules that the model runs through one after the other"
+            )
+        return list(stated), "block.out, as the model's own code names it"
     for candidates, route in _candidates(model, row):
         stacks: dict[str, list[str]] = {}
         for path in candidates:
@@ -117,7 +141,7 @@ def _candidates(model: nn.Module, row: Architecture | None) -> Iterator[tuple[li
         yield _instances(named, checkpointing), "transformers' GradientCheckpointingLayer"
     whole = set(getattr(model, "_no_split_modules", None) or ())
     yield [path for path, module in named if type(module).__name__ in whole], "transformers' _no_split_modules"
-    yield _longest_run(model), "the longest run of equal modules"
+    yield longest_run(model), "the longest run of equal modules"
 
 
 def _instances(named: Sequence[tuple[str, nn.Module]], kind: type) -> list[str]:
@@ -142,19 +166,27 @@ def _checkpointing_layer() -> type | None:
     return GradientCheckpointingLayer
 
 
-def _longest_run(model: nn.Module) -> list[str]:
+def longest_run(model: nn.Module) -> list[str]:
+    """Return the paths of the most modules of one class that one module holds, where they have weights.
+
+    A list of modules comes before modules that are attributes of another: these are rarely a stack.
+    """
     best: list[str] = []
+    listed = False
     for path, module in model.named_modules():
+        in_list = isinstance(module, nn.ModuleList)
+        if listed and not in_list:
+            continue
         children = [(f"{path}.{name}" if path else name, child) for name, child in module.named_children()]
         for kind in {type(child) for _, child in children if next(child.parameters(), None) is not None}:
             run = [name for name, child in children if type(child) is kind]
-            if len(run) > max(1, len(best)):
-                best = run
+            if len(run) > max(1, len(best) if in_list == listed else 0):
+                best, listed = run, in_list
     return best
 
 
-def _in_order(paths: Sequence[str], events: Sequence[Event]) -> list[Event]:
-    """Return one event for each block in the order of execution.
+def _in_order(paths: Sequence[str], events: Sequence[Event], *, flat: bool = False) -> list[Event]:
+    """Return one event for each block in the order of execution; a stream may be flat, rows x width, if that is said.
 
     Raises:
         DiscoveryError: a block is called more than once, or does not return what it was given the shape of.
@@ -166,7 +198,8 @@ def _in_order(paths: Sequence[str], events: Sequence[Event]) -> list[Event]:
             f"block {ordered[0].path} is called more than once in a forward pass; layers cannot be numbered then"
         )
     for event in ordered:
-        if event.before.shape != event.after.shape or event.after.dim() != _FUSED:
+        ranks = (_STREAM, _STREAM - 1) if flat else (_STREAM,)
+        if event.before.shape != event.after.shape or event.after.dim() not in ranks:
             raise DiscoveryError(
                 f"block {event.path} takes {tuple(event.before.shape)} and returns {tuple(event.after.shape)}; maprobe "
                 f"reads blocks that map a residual stream, shape (sequences, tokens, width), to one of the same shape"
@@ -225,74 +258,6 @@ def _down(found: SubLayers, prefix: str, row: Architecture | None, model: nn.Mod
         route = "the last matrix of each expert"
         return tuple(Part(path=path, module=model.get_submodule(path), route=route, routed=True) for path in paths)
     return (Part(path=path, module=module, route="the last matrix of the MLP"),)
-
-
-def _with_attention(model: nn.Module, blocks: tuple[Block, ...]) -> tuple[AttentionRoute, tuple[Block, ...]]:
-    """Find out how attention can be read, and from which module of each block."""
-    routes: tuple[AttentionRoute, ...] = ("interface", "eager maps")
-    for route in routes:
-        callers = _interface_callers(model, blocks) if route == "interface" else _map_givers(model, blocks)
-        if callers:
-            words = "it calls a registered attention function" if route == "interface" else "it returns its map"
-            return route, tuple(
-                replace(block, attention_maps=replace(callers[block.layer], route=words))
-                if block.layer in callers
-                else block
-                for block in blocks
-            )
-    return "none", blocks
-
-
-def _interface_callers(model: nn.Module, blocks: Sequence[Block]) -> dict[int, Part]:
-    callers: dict[int, Part] = {}
-    observers = {}
-    for block in blocks:
-        for path, module in block.module.named_modules(prefix=block.path):
-            part = Part(path=path, module=module, route="")
-            observers[module] = _noting(callers, block.layer, part)
-    given = sample(model, _SEED)
-    try:
-        with watched_attention(model, observers):
-            call(model, given, logits=False)
-    except Exception:  # noqa: BLE001 - whatever a model does under a name it does not know: this is not its route
-        return {}
-    return callers
-
-
-def _map_givers(model: nn.Module, blocks: Sequence[Block]) -> dict[int, Part]:
-    callers: dict[int, Part] = {}
-
-    def hook(layer: int, part: Part) -> Callable[..., None]:
-        def seen(module: nn.Module, args: object, output: object) -> None:
-            del module, args
-            if map_in(output) is not None:
-                callers.setdefault(layer, part)  # the innermost ends first
-
-        return seen
-
-    handles = [
-        module.register_forward_hook(hook(block.layer, Part(path=path, module=module, route="")))
-        for block in blocks
-        for path, module in block.module.named_modules(prefix=block.path)
-        if module is not block.module
-    ]
-    given = sample(model, _SEED)
-    try:
-        call(model, given, logits=False, attentions=True)
-    except Exception:  # noqa: BLE001 - a model that takes no `output_attentions`
-        return {}
-    finally:
-        for handle in handles:
-            handle.remove()
-    return callers
-
-
-def _noting(callers: dict[int, Part], layer: int, part: Part) -> Observer:
-    def note(probabilities: torch.Tensor, query: int) -> None:
-        del probabilities, query
-        callers.setdefault(layer, part)
-
-    return Observer(probabilities=note)
 
 
 def _tail(

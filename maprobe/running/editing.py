@@ -9,13 +9,16 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from maprobe.edits import AnyEdit, AttentionWindow, Edit, RowsEdit, TokenEdit, WeightEdit
+from maprobe.edits import AnyEdit, AttentionWindow, Edit, RowsEdit, TokenEdit, UntrainedEdit, WeightEdit
 from maprobe.errors import InterventionError
 from maprobe.running.attention import narrowed_attention
 from maprobe.running.calling import incoming, stream_of, with_incoming, with_outgoing
+from maprobe.running.own_inputs import OwnBatch
+from maprobe.running.own_sites import rows_of, shown
 from maprobe.running.rows import feeding
 from maprobe.running.switching import switched_off
 from maprobe.running.tracing import wraps
+from maprobe.running.untrained import untrained
 
 if TYPE_CHECKING:
     from maprobe.recipes import Batch
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["Editor"]
 
 _MATRIX_AXES = 2
+_STREAM = "block.out"
 _DOCTOR = "`maprobe doctor --model ...` shows what was found in this model"
 
 
@@ -48,20 +52,24 @@ class Editor:
         self._anatomy = anatomy
         self._stack = ExitStack()
         self._changed = not edits
-        self._entries: dict[int, list[Edit]] = {}
+        self._entries: dict[tuple[str, int], dict[int, list[Edit]]] = {}
+        self._untrained = False
         self._tokens: dict[int, list[TokenEdit]] = {}
         self._weights: list[WeightEdit] = []
         self._rows: list[RowsEdit] = []
         self._windows: list[AttentionWindow] = []
         for edit in edits:
             if isinstance(edit, Edit):
-                self._entries.setdefault(edit.layer, []).append(edit)
+                entries = self._entries.setdefault((edit.site, edit.layer), {})
+                entries.setdefault(edit.sequence, []).append(edit)
             elif isinstance(edit, TokenEdit):
                 self._tokens.setdefault(edit.layer, []).append(edit)
             elif isinstance(edit, WeightEdit):
                 self._weights.append(edit)
             elif isinstance(edit, RowsEdit):
                 self._rows.append(edit)
+            elif isinstance(edit, UntrainedEdit):
+                self._untrained = True
             else:
                 self._windows.append(edit)
 
@@ -72,8 +80,13 @@ class Editor:
             for edit in self._rows
         ]
         try:
-            for layer in sorted({*self._entries, *self._tokens}):
+            if self._untrained:
+                self._changed = self._stack.enter_context(untrained(self._anatomy)) or self._changed
+            for layer in sorted({*(layer for site, layer in self._entries if site == _STREAM), *self._tokens}):
                 self._hook(layer)
+            for site, layer in self._entries:
+                if site != _STREAM:
+                    self._hook_site(site, layer)
             for edit in self._weights:
                 self._changed = self._stack.enter_context(_set_weight(self._anatomy, edit)) or self._changed
             for channels, lines in rows:
@@ -124,6 +137,19 @@ class Editor:
             arrival = self._arrival(layer, consumer.path)
             self._stack.callback(consumer.module.register_forward_pre_hook(arrival, with_kwargs=True).remove)
 
+    def _hook_site(self, site: str, layer: int) -> None:
+        """Edit what a module gives out, or is called on, that the model's own code names for a site."""
+        part = self._anatomy.at(site, layer)
+        if part is None:
+            raise InterventionError(
+                f"{site} of layer {layer} cannot be edited: this model's own code names no module for it; {_DOCTOR}"
+            )
+
+        def change(value: torch.Tensor) -> torch.Tensor:
+            return self._edited(layer, value, site)
+
+        self._stack.callback(shown(part, site, change))
+
     def _edit_incoming(
         self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -139,14 +165,16 @@ class Editor:
 
         return hook
 
-    def _edited(self, layer: int, stream: torch.Tensor) -> torch.Tensor:
+    def _edited(self, layer: int, stream: torch.Tensor, site: str = _STREAM) -> torch.Tensor:
         """Return the stream with the edits of this batch made; the tensor itself is left alone."""
-        places = list(self._places(layer, stream))
+        whole = self._whole(stream, site)
+        places = list(self._places(layer, whole, site))
         if not places:
             return stream
         new = stream.clone()
+        edited = self._whole(new, site)
         for index, values in places:
-            new[index] = values
+            edited[index] = values
         self._changed = self._changed or not torch.equal(new, stream)
         return new
 
@@ -154,21 +182,27 @@ class Editor:
         def check(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             del module
             value = incoming(args, kwargs)
-            if value is None or any(not torch.equal(value[at], wanted) for at, wanted in self._places(layer, value)):
+            whole = None if value is None else self._whole(value, _STREAM)
+            if whole is None or any(not torch.equal(whole[at], wanted) for at, wanted in self._places(layer, whole)):
                 raise InterventionError(
                     f"the edit of layer {layer} did not arrive at {path}, which takes that layer in; {_DOCTOR}"
                 )
 
         return check
 
-    def _places(self, layer: int, stream: torch.Tensor) -> Iterable[tuple[Any, torch.Tensor]]:
+    def _whole(self, value: torch.Tensor, site: str) -> torch.Tensor:
+        """Return a view of a value with an axis of sequences, which the one input of a model's own may lack."""
+        return rows_of(value, site) if isinstance(self.batch, OwnBatch) else value
+
+    def _places(self, layer: int, stream: torch.Tensor, site: str = _STREAM) -> Iterable[tuple[Any, torch.Tensor]]:
         """Yield what is edited of a stream: an index, and the new values in the stream's own dtype."""
         assert self.batch is not None, "hooks are only called within a forward call"
-        for token in self._tokens.get(layer, ()):
+        for token in self._tokens.get(layer, ()) if site == _STREAM else ():
             wanted = torch.tensor(token.values, dtype=stream.dtype, device=stream.device)
             yield (slice(None), token.position), wanted.expand(stream.shape[0], -1)
         rows = {sequence: row for row, sequence in enumerate(self.batch.sequences)}
-        edits = [edit for edit in self._entries.get(layer, ()) if edit.sequence in rows]
+        entries = self._entries.get((site, layer), {})
+        edits = [edit for sequence in rows for edit in entries.get(sequence, ())]
         if edits:
             places = [[rows[edit.sequence] for edit in edits], [e.position for e in edits], [e.dim for e in edits]]
             index = tuple(torch.tensor(axis, dtype=torch.long, device=stream.device) for axis in places)

@@ -193,10 +193,12 @@ class Engine:
             if isinstance(source, MaprobeError):
                 raise source
             try:
-                # A source that a plugin brings may know nothing of images.
-                reader = getattr(source, "reader", None)
+                # A source that a plugin brings may know nothing of images, and bring no inputs.
+                reader, own = getattr(source, "reader", None), getattr(source, "own", None)
                 with hushed(self._progress):
-                    self._inputs[key] = prepare(request, source.tokenizer, source.facts, self.registry.corpora, reader)
+                    self._inputs[key] = prepare(
+                        request, source.tokenizer, source.facts, self.registry.corpora, reader, own
+                    )
             except Exception as error:  # noqa: BLE001 - a plugin's corpus may raise anything
                 self._inputs[key] = _known(error, f"preparing the inputs of {checkpoint}")
         inputs = self._inputs[key]

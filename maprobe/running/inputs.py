@@ -18,6 +18,7 @@ from maprobe.running.cutting import cut_each, cut_stream
 from maprobe.running.image_inputs import ImageBatch, ImageInputs, prepare_images
 from maprobe.running.masks import at_positions
 from maprobe.running.mixtures import described_domains, read_pairs, requests_of
+from maprobe.running.own_inputs import InputSets, OwnBatch, OwnInputs, prepare_own
 from maprobe.running.sequences import check_ids, check_length, digest_of, in_lengths
 from maprobe.running.texts import Texts, read_texts
 from maprobe.running.tokens import Ids, Vocabulary, frame
@@ -85,7 +86,7 @@ class Inputs:
         return TokenBatch(sequences=numbers, ids=ids, rows=rows, vocabulary=self.vocabulary)
 
 
-AnyInputs = Inputs | ImageInputs
+AnyInputs = Inputs | ImageInputs | OwnInputs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -147,6 +148,7 @@ def prepare(
     facts: CheckpointFacts,
     corpora: Mapping[str, Corpus],
     reader: ImageReader | None = None,
+    own: InputSets | None = None,
 ) -> AnyInputs:
     """Read the inputs that a probe asks for, and tokenise and cut its texts, or process its images.
 
@@ -156,15 +158,27 @@ def prepare(
         facts: the checkpoint's facts, which bound the length of a sequence and the ids.
         corpora: the registered corpora.
         reader: the checkpoint's way with images; None for a model of texts.
+        own: inputs that the checkpoint brings itself.
 
     Raises:
         InputError: they cannot be made, or do not fit the checkpoint.
     """
+    if request.source == "own":
+        return prepare_own(request, own or {}, facts)
     named = corpora.get(request.value[0]) if request.source == "corpus" else None
     if request.source == "images" or (named is not None and named.modality == "image"):
         return prepare_images(request, reader, facts, corpora)
+    return _prepare_texts(request, tokenizer, facts, corpora)
+
+
+def _prepare_texts(
+    request: InputsRequest,
+    tokenizer: PreTrainedTokenizerBase | None,
+    facts: CheckpointFacts,
+    corpora: Mapping[str, Corpus],
+) -> Inputs:
     if request.source == "domains":
-        parts = {name: _texts(prepare(one, tokenizer, facts, corpora)) for name, one in requests_of(request)}
+        parts = {name: _prepare_texts(one, tokenizer, facts, corpora) for name, one in requests_of(request)}
         return _mixed(parts)
     if tokenizer is None:
         raise InputError(
@@ -235,11 +249,6 @@ def _mixed(parts: Mapping[str, Inputs]) -> Inputs:
     )
 
 
-def _texts(inputs: AnyInputs) -> Inputs:
-    assert isinstance(inputs, Inputs), "the corpora of domains hold texts"
-    return inputs
-
-
 def _questions(request: InputsRequest, vocabulary: Vocabulary, facts: CheckpointFacts) -> Inputs:
     questions, policy = read_questions(request), request.bos or "auto"
     first = questions[0]
@@ -267,7 +276,7 @@ def count_batches(inputs: AnyInputs, size: int) -> int:
     return sum(1 for _ in _groups(inputs, size))
 
 
-def batches(inputs: AnyInputs, *, size: int, device: torch.device) -> Iterator[TokenBatch | ImageBatch]:
+def batches(inputs: AnyInputs, *, size: int, device: torch.device) -> Iterator[TokenBatch | ImageBatch | OwnBatch]:
     """Yield the inputs in batches of at most ``size`` sequences, in their order.
 
     Neighbours of one length share a batch (images of one size); a sequence of another length starts a new one, so that

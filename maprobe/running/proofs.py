@@ -15,9 +15,11 @@ from torch import nn
 from maprobe.errors import DiscoveryError
 from maprobe.running.anatomy import Anatomy, Block
 from maprobe.running.attention import Observer, watched_attention, watched_maps
-from maprobe.running.calling import call, incoming, outgoing, resting, sample, stream_of, with_outgoing
+from maprobe.running.calling import Arguments, call, incoming, outgoing, resting, stream_of, with_outgoing
+from maprobe.running.own_sites import proofs_of_sites
 from maprobe.running.residuals import excess
 from maprobe.running.tracing import Event, is_norm, traced
+from maprobe.running.trials import trial
 from maprobe.running.vision import layout_of
 
 __all__ = ["Proof", "prove", "require"]
@@ -44,7 +46,7 @@ class Proof:
 def prove(anatomy: Anatomy) -> tuple[Proof, ...]:
     """Try every proof on the model, in evaluation mode; nothing of it is changed."""
     with resting(anatomy.model):
-        given = sample(anatomy.model, _SEED)
+        given = trial(anatomy.model, anatomy.own, _SEED, last=True)
         plain = _answer(call(anatomy.model, given, logits=True))
         events: list[Event] = []
         with traced([(path, module) for path, module in anatomy.model.named_modules() if path], events.append):
@@ -58,7 +60,15 @@ def prove(anatomy: Anatomy) -> tuple[Proof, ...]:
             _identity(anatomy, given, plain),
             *_nudges(anatomy, given, plain),
             _attention(anatomy, given, plain),
+            *_sites(anatomy, given, plain),
         )
+
+
+def _sites(anatomy: Anatomy, given: torch.Tensor | Arguments, plain: torch.Tensor) -> Iterator[Proof]:
+    """Show of every site that the model's own code names that it can be read."""
+    if isinstance(given, Arguments):
+        for name, holds, detail in proofs_of_sites(anatomy, given, plain, _answer):
+            yield Proof(name=name, holds=holds, detail=detail)
 
 
 def require(proofs: Iterable[Proof]) -> None:
@@ -103,9 +113,9 @@ def _shapes(anatomy: Anatomy, events: Mapping[str, Event]) -> Proof:
     return Proof(name=name, holds=True, detail=f"{anatomy.depth} blocks, {shape}")
 
 
-def _layout(anatomy: Anatomy, given: torch.Tensor) -> Iterator[Proof]:
+def _layout(anatomy: Anatomy, given: torch.Tensor | Arguments) -> Iterator[Proof]:
     """Show which token an image's patch becomes, by changing the pixels of one patch and looking which token moves."""
-    if not given.is_floating_point():
+    if isinstance(given, Arguments) or not given.is_floating_point():
         return
     layout = layout_of(anatomy.model.config, *given.shape[-2:])
     name = "an image becomes its class token, registers and patches, row by row"
@@ -124,7 +134,7 @@ def _layout(anatomy: Anatomy, given: torch.Tensor) -> Iterator[Proof]:
     yield Proof(name=name, holds=found == [wanted], detail=f"{told}; a change of one patch moves tokens {found}")
 
 
-def _embedded(anatomy: Anatomy, given: torch.Tensor) -> torch.Tensor:
+def _embedded(anatomy: Anatomy, given: torch.Tensor | Arguments) -> torch.Tensor:
     """Return the residual stream before the first block."""
     seen: list[torch.Tensor] = []
 
@@ -190,7 +200,7 @@ def _residual_excess(block: Block, events: Sequence[Event], by_path: Mapping[str
     return best
 
 
-def _identity(anatomy: Anatomy, given: torch.Tensor, plain: torch.Tensor) -> Proof:
+def _identity(anatomy: Anatomy, given: torch.Tensor | Arguments, plain: torch.Tensor) -> Proof:
     name = "a hook that hands a block's output on as a copy changes nothing"
     with _edited(anatomy.blocks, lambda stream: stream.clone()):
         again = _answer(call(anatomy.model, given, logits=True))
@@ -199,7 +209,7 @@ def _identity(anatomy: Anatomy, given: torch.Tensor, plain: torch.Tensor) -> Pro
     )
 
 
-def _nudges(anatomy: Anatomy, given: torch.Tensor, plain: torch.Tensor) -> Iterator[Proof]:
+def _nudges(anatomy: Anatomy, given: torch.Tensor | Arguments, plain: torch.Tensor) -> Iterator[Proof]:
     """Show at both ends and in the middle that an edit arrives; :func:`_chain` vouches for the blocks between."""
     for layer in sorted({1, (anatomy.depth + 1) // 2, anatomy.depth}):
         block = anatomy.blocks[layer - 1]
@@ -232,7 +242,7 @@ def _edited(blocks: Iterable[Block], edit: Callable[[torch.Tensor], torch.Tensor
         yield
 
 
-def _attention(anatomy: Anatomy, given: torch.Tensor, plain: torch.Tensor) -> Proof:
+def _attention(anatomy: Anatomy, given: torch.Tensor | Arguments, plain: torch.Tensor) -> Proof:
     name = "attention can be read, and reading it changes nothing"
     if anatomy.attention_route == "none":
         return Proof(name=name, holds=None, detail="this model shows its attention in no way that maprobe knows")

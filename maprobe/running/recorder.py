@@ -18,8 +18,10 @@ from maprobe.running.calling import call, incoming, logits_of, outgoing, stream_
 from maprobe.running.editing import Editor
 from maprobe.running.experts import watched_products
 from maprobe.running.matrices import left_out, matrices_of
+from maprobe.running.own_inputs import OwnBatch
+from maprobe.running.own_sites import loss_of, not_named, rows_of, shown
 from maprobe.running.rows import taking_in
-from maprobe.sites import ATTRIBUTION
+from maprobe.sites import ATTRIBUTION, LOSS, site_named
 
 if TYPE_CHECKING:
     from maprobe.running.anatomy import Anatomy, Block, Part
@@ -31,6 +33,8 @@ _SCORES = "block.attn.scores"
 _PROJECTIONS = ("block.attn.queries", "block.attn.keys", "block.attn.values")
 _FROM_ATTENTION = (_ATTENTION, _SCORES, *_PROJECTIONS)
 _LOGITS = ("logits", "class.logits")
+_WITHOUT_ROWS = (*_LOGITS, LOSS)
+_NAMED_ONLY = ("own.", "edge.")  # sites that the model's own code names, or nobody
 
 
 class Recorder:
@@ -100,6 +104,10 @@ class Recorder:
             taps = [Tap(site) for site in _LOGITS if Tap(site) in self._folds]
             output = call(self._anatomy.model, batch.given, logits=bool(taps), attentions=maps)
             self.forwards += 1
+            own = self._anatomy.own
+            if Tap(LOSS) in self._folds and own is not None and own.loss is not None:
+                assert isinstance(batch, OwnBatch), "a model that brings its loss brings its inputs"
+                self._observe(Tap(LOSS), loss_of(own.loss, output, batch.value))
             for tap in taps:
                 logits = logits_of(output)
                 if logits is None:
@@ -171,10 +179,14 @@ class Recorder:
         assert self._batch is not None, "hooks are only called within run"
         if not value.numel():
             return  # an expert that no token was routed to
+        batch = self._batch
+        if isinstance(batch, OwnBatch) and tap.site not in _WITHOUT_ROWS:
+            value = rows_of(value, tap.site)
+            batch = batch.at(site_named(tap.site).axes[1], value.shape[1])
         for fold in self._folds[tap]:
             if id(fold) not in self._failures:
                 try:
-                    fold.observe(tap, value, self._batch, offset=offset)
+                    fold.observe(tap, value, batch, offset=offset)
                 except MaprobeError as error:
                     self._failures[id(fold)] = error
 
@@ -190,6 +202,19 @@ class Recorder:
         self._failures.update((id(fold), error) for fold in needing)
 
     def _show(self, tap: Tap) -> None:
+        named = self._anatomy.at(tap.site, tap.layer) if tap.layer or not site_named(tap.site).per_layer else None
+        if named is not None:
+            self._stack.callback(shown(named, tap.site, lambda value: self._observe(tap, value)))
+        elif tap.site.startswith(_NAMED_ONLY):
+            raise not_named(self._anatomy, tap.site)
+        elif tap.site == LOSS:
+            if self._anatomy.own is None or self._anatomy.own.loss is None:
+                raise MeasurementError("this model brings no loss; give its code one, or measure perplexity")
+        else:
+            self._show_found(tap)
+
+    def _show_found(self, tap: Tap) -> None:
+        """Show a site of which discovery knows what stands for it."""
         if tap.site in _FROM_ATTENTION:
             self._require_attention(tap)
         elif tap.site == "embed.out" or (tap.site == "block.out" and tap.layer == 0):

@@ -14,7 +14,7 @@ from maprobe.recipes import Fold, FoldContext
 from maprobe.running.calling import resting
 from maprobe.running.inputs import AnyInputs, Inputs, batches, count_batches
 from maprobe.running.recorder import Recorder
-from maprobe.sites import ATTRIBUTION, SITES
+from maprobe.sites import ATTRIBUTION, site_named
 
 if TYPE_CHECKING:
     from maprobe.cases import MeasureRequest
@@ -47,12 +47,14 @@ def execute(
         MaprobeError: the pass as a whole could not be made.
     """
     memo: dict[Any, Any] = {}
-    folds = {
-        measure: registry.measurements[measure.kind].start(
-            _context(measure, subject, inputs, memo, (untouched or {}).get(measure))
-        )
-        for measure in run.measures
-    }
+    folds: dict[MeasureRequest, Fold] = {}
+    failures: dict[MeasureRequest, MaprobeError] = {}
+    for measure in run.measures:
+        try:
+            context = _context(measure, subject, inputs, memo, (untouched or {}).get(measure))
+            folds[measure] = registry.measurements[measure.kind].start(context)
+        except MaprobeError as error:
+            failures[measure] = error
     what = f"{run.key.checkpoint}: {run.key.edit or 'untouched'}"
     with (
         resting(subject.anatomy.model),
@@ -66,7 +68,9 @@ def execute(
             ids = inputs.sequences if isinstance(inputs, Inputs) else ()
             with progress.bar(f"{what}, gradients", subject.anatomy.depth, "block") as blocks:
                 recorder.differentiate(ids, blocks.advance)
-    failures = {measure: error for measure, fold in folds.items() if (error := recorder.failure(fold)) is not None}
+    for measure, fold in folds.items():
+        if (failure := recorder.failure(fold)) is not None:
+            failures[measure] = failure
     outcomes = _finish(folds, registry, failures)
     return {**_noted(outcomes, recorder.left_out), **failures}, recorder.forwards
 
@@ -89,10 +93,10 @@ def _context(
     measure: MeasureRequest, subject: Subject, inputs: AnyInputs, memo: dict[Any, Any], untouched: Outcome | None
 ) -> FoldContext:
     depth = subject.anatomy.depth
-    per_layer = SITES[measure.site].per_layer
+    site = measure.site
     return FoldContext(
         request=measure,
-        layers=measure.layers.resolve(depth, site=measure.site) if per_layer else (),
+        layers=measure.layers.resolve(subject.anatomy.layers(site), site=site) if site_named(site).per_layer else (),
         depth=depth,
         facts=subject.loaded.facts,
         sequences=len(inputs.sequences),

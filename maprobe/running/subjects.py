@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+import torch
+
 from maprobe.running import checkpoints
 from maprobe.running.anatomy import Anatomy
 from maprobe.running.discovery import discover
@@ -13,7 +15,6 @@ from maprobe.running.proofs import Proof, prove, require
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    import torch
     from transformers import PreTrainedTokenizerBase
 
     from maprobe.facts import CheckpointFacts
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from maprobe.references import CheckpointReference, LoadOptions
     from maprobe.running.checkpoints import Inspected, LoadedCheckpoint
     from maprobe.running.images import ImageReader
+    from maprobe.running.own_inputs import InputSets
 
 __all__ = ["HeldSource", "ReferencedSource", "Source", "Subject", "examine"]
 
@@ -102,6 +104,11 @@ class HeldSource:
         """Its way with images, or None for a model of texts."""
         return self.loaded.reader
 
+    @property
+    def own(self) -> InputSets:
+        """The inputs that it brings itself; empty for a model of texts or images."""
+        return self.loaded.own.input_sets if self.loaded.own is not None else {}
+
     def load(self, progress: Progress) -> LoadedCheckpoint:  # noqa: ARG002 - a protocol
         """Return it."""
         return self.loaded
@@ -117,10 +124,10 @@ class Subject:
 
     @property
     def device(self) -> torch.device:
-        """The device that token ids go to."""
-        embedding = self.anatomy.embedding
+        """The device that token ids go to, or what else the model is called on."""
+        embedding = self.anatomy.embedding if self.loaded.own is None else None
         parameters = (embedding.module if embedding else self.loaded.model).parameters()
-        return next(iter(parameters)).device
+        return next((parameter.device for parameter in parameters), torch.device("cpu"))
 
 
 def examine(loaded: LoadedCheckpoint, rows: Mapping[str, Architecture]) -> Subject:
@@ -129,7 +136,7 @@ def examine(loaded: LoadedCheckpoint, rows: Mapping[str, Architecture]) -> Subje
     Raises:
         DiscoveryError: the parts were not found, or a proof does not hold.
     """
-    anatomy = discover(loaded.model, rows)
+    anatomy = discover(loaded.model, rows, loaded.own)
     proofs = prove(anatomy)
     require(proofs)
     return Subject(loaded=loaded, anatomy=anatomy, proofs=proofs)

@@ -11,9 +11,10 @@ from maprobe.facts import CheckpointFacts
 from maprobe.running.placement import DTYPES
 
 if TYPE_CHECKING:
+    from torch import nn
     from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
-__all__ = ["CLASSIFIER", "facts_of", "image_tower", "is_causal", "is_classifier", "stated_dtype"]
+__all__ = ["CLASSIFIER", "facts_of", "image_tower", "is_causal", "is_classifier", "loaded_dtype", "stated_dtype"]
 
 _HEADS = ("ForCausalLM", "LMHeadModel")  # how class names of causal language models end
 CLASSIFIER = "ForImageClassification"  # how those of models that classify images do
@@ -115,6 +116,16 @@ def image_tower(config: PretrainedConfig) -> PretrainedConfig:
     if vision is None or not (hasattr(model, "get_text_features") and hasattr(model, "get_image_features")):
         return config
     return vision if type(vision) in transformers.MODEL_MAPPING else config
+
+
+def loaded_dtype(model: nn.Module) -> str:
+    """Return the dtype that most weights of a model in memory are in."""
+    counts: dict[str, int] = {}
+    for parameter in model.parameters():
+        if parameter.is_floating_point():
+            name = str(parameter.dtype).removeprefix("torch.")
+            counts[name] = counts.get(name, 0) + parameter.numel()
+    return max(counts, key=counts.__getitem__, default="float32")
 
 
 def stated_dtype(config: PretrainedConfig) -> str:

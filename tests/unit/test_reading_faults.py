@@ -75,9 +75,9 @@ def check(probe: str, expected: str) -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("3", "7:13: probes[0].inputs: 3 is not allowed; allowed: a mapping with text, file, jsonl, choices, pairs, domains, images, corpus, token, field, task, labels, sequences, length, skip, bos"),
-        ("{length: 8}", "7:13: probes[0].inputs: names no source; allowed: exactly one of text, file, jsonl, choices, pairs, domains, images, corpus, token"),
-        ("{text: a, file: b}", "7:13: probes[0].inputs: names 2 sources (text, file); allowed: exactly one of text, file, jsonl, choices, pairs, domains, images, corpus, token"),
+        ("3", "7:13: probes[0].inputs: 3 is not allowed; allowed: a mapping with text, file, jsonl, choices, pairs, domains, images, corpus, token, own, field, task, labels, sequences, length, skip, bos"),
+        ("{length: 8}", "7:13: probes[0].inputs: names no source; allowed: exactly one of text, file, jsonl, choices, pairs, domains, images, corpus, token, own"),
+        ("{text: a, file: b}", "7:13: probes[0].inputs: names 2 sources (text, file); allowed: exactly one of text, file, jsonl, choices, pairs, domains, images, corpus, token, own"),
         ("{token: eos}", "7:21: probes[0].inputs.token: 'eos' is not allowed (did you mean 'bos'?); allowed: bos"),
         ("{token: bos, length: 3}", "7:26: probes[0].inputs.length: `length` says nothing of one token alone; remove it"),
         ("{corpus: python-doc}", "7:22: probes[0].inputs.corpus: 'python-doc' is not allowed (did you mean 'python-docs'?); allowed: python-docs"),
@@ -91,7 +91,7 @@ def check(probe: str, expected: str) -> None:
         ("{text: a, sequences: 0}", "7:34: probes[0].inputs.sequences: 0 is not allowed; allowed: an integer of 1 or more"),
         ("{text: a, sequences: al}", "7:34: probes[0].inputs.sequences: 'al' is not allowed (did you mean 'all'?); allowed: an integer of 1 or more, or all"),
         ("{text: a, bos: always}", "7:28: probes[0].inputs.bos: 'always' is not allowed; allowed: auto, require, never, first"),
-        ("{text: a, lenght: 8}", "7:23: probes[0].inputs.lenght: unknown key 'lenght' (did you mean 'length'?); allowed: text, file, jsonl, choices, pairs, domains, images, corpus, token, field, task, labels, sequences, length, skip, bos"),
+        ("{text: a, lenght: 8}", "7:23: probes[0].inputs.lenght: unknown key 'lenght' (did you mean 'length'?); allowed: text, file, jsonl, choices, pairs, domains, images, corpus, token, own, field, task, labels, sequences, length, skip, bos"),
     ],
 )  # fmt: skip
 def test_faults_of_inputs(text: str, expected: str) -> None:
@@ -224,7 +224,7 @@ def test_under_an_unknown_measurement_expectations_are_checked_as_far_as_can_be(
         ("when: {model_type: {}}", "7:24: probes[0].when.model_type: an empty mapping compares to nothing; write an operator, such as {gte: 12}"),
         ("when: {model_type: }", "7:12: probes[0].when.model_type: an empty value is not allowed; allowed: a value, a list of values, or {OPERATOR: BOUND}"),
         ("when: {hidden_size: {above: 3}}", f"7:26: probes[0].when.hidden_size.above: unknown key 'above'; allowed: {OPERATORS}"),
-        ("when: {modality: txt}", "7:22: probes[0].when.modality: 'txt' is not allowed (did you mean 'text'?); allowed: text, image, other"),
+        ("when: {modality: txt}", "7:22: probes[0].when.modality: 'txt' is not allowed (did you mean 'text'?); allowed: text, image, graph, own, other"),
         ("xfail: known", "7:12: probes[0].xfail: 'known' is not allowed; allowed: a mapping with reason, strict, until"),
         ("xfail: {strict: true}", "7:12: probes[0].xfail: `reason` is missing"),
         ("xfail: {reason: a, strict: no}", "7:32: probes[0].xfail.strict: 'no' is not allowed (it is a text in YAML 1.2); allowed: true, false"),
