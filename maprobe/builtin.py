@@ -9,6 +9,7 @@ from maprobe.corpora import CORPORA
 from maprobe.expectations import OPERATORS
 from maprobe.interventions.attention_window import ATTENTION_WINDOW
 from maprobe.interventions.massive import MASSIVE_ENTRIES
+from maprobe.interventions.massive_edges import MASSIVE_EDGES
 from maprobe.interventions.massive_weights import MASSIVE_WEIGHTS_OFF
 from maprobe.interventions.registers import REGISTERS
 from maprobe.interventions.super_weight import SUPER_WEIGHT
@@ -20,6 +21,7 @@ from maprobe.measurements.carriers import CARRIERS
 from maprobe.measurements.classification import CLASSIFICATION
 from maprobe.measurements.constancy import CONSTANCY
 from maprobe.measurements.density import DENSITY
+from maprobe.measurements.edge_entries import EDGE_MASSIVE
 from maprobe.measurements.features import FEATURES
 from maprobe.measurements.finite import FINITE
 from maprobe.measurements.image_tokens import IMAGE_TOKENS
@@ -88,12 +90,13 @@ def pytest_maprobe_measurements() -> Iterable[MeasurementRecipe]:
         SIMILARITY,
         RELATEDNESS,
         OWN_LOSS,
+        EDGE_MASSIVE,
     )
 
 
 def pytest_maprobe_interventions() -> Iterable[InterventionRecipe]:
     """Bring our interventions."""
-    return (MASSIVE_ENTRIES, SUPER_WEIGHT, MASSIVE_WEIGHTS_OFF, ATTENTION_WINDOW, REGISTERS, UNTRAINED)
+    return (MASSIVE_ENTRIES, SUPER_WEIGHT, MASSIVE_WEIGHTS_OFF, ATTENTION_WINDOW, REGISTERS, UNTRAINED, MASSIVE_EDGES)
 
 
 def pytest_maprobe_expectations() -> Iterable[Operator]:
