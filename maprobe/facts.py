@@ -27,6 +27,8 @@ FACTS: dict[str, str] = {
     "num_register_tokens": "register tokens that a model of images adds to its patches; 0 without any",
     "num_classes": "classes of the image-classification head that is loaded; 0 without one",
     "causal": "whether the model is a causal language model, so that it has a perplexity",
+    "training_steps": "steps of training that the checkpoint states; -1 where it states none",
+    "explicit_bias": "whether attention has an explicit bias (docs/training.md, docs/graphs.md)",
 }
 
 

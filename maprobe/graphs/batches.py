@@ -50,6 +50,24 @@ class GraphBatch:
     count: int
     targets: torch.Tensor
 
+    @classmethod
+    def joined(cls, batches: Sequence[GraphBatch]) -> GraphBatch:
+        """Return the graphs of several batches, at least one, as one batch, in their order."""
+        nodes, graphs = 0, 0
+        edge_index, graph = [], []
+        for batch in batches:
+            edge_index.append(batch.edge_index + nodes)
+            graph.append(batch.graph + graphs)
+            nodes, graphs = nodes + len(batch.nodes), graphs + batch.count
+        return cls(
+            nodes=torch.cat([batch.nodes for batch in batches]),
+            edge_index=torch.cat(edge_index, dim=1),
+            edges=torch.cat([batch.edges for batch in batches]),
+            graph=torch.cat(graph),
+            count=graphs,
+            targets=torch.cat([batch.targets for batch in batches]),
+        )
+
     def to(self, device: torch.device) -> GraphBatch:
         """Return it on a device."""
         moved: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}

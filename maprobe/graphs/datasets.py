@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,9 +17,10 @@ from maprobe.graphs.smiles import Lines, read_smiles
 from maprobe.progress import Progress
 from maprobe.running.wheels import fetch_member
 
-__all__ = ["DATASETS", "GraphData", "Part", "load_data", "molecules_of"]
+__all__ = ["DATASETS", "LOGP", "GraphData", "Part", "load_data", "molecules_of"]
 
 DATASETS = ("molsets", "zinc", "tox21", "ogbn-proteins")
+LOGP = "penalised logP, standardised over ZINC"  # what is predicted of molecules where nothing else is named
 _DRAW = 41  # seed of the draw of molecules and of the parts: the same for every model, whatever its own seed
 _TENTH = 10  # of the graphs is for validation, and another for the test
 _FEWEST = 10
@@ -51,6 +52,7 @@ class GraphData:
         edge_types: number of types in each column of the edges.
         edge_numbers: columns of numbers on the edges, where they have no types.
         about: what it is, as plain data; goes into ``config.json``.
+        path: the file that it came from; empty for a data set with a name.
     """
 
     train: Part
@@ -62,6 +64,7 @@ class GraphData:
     edge_types: tuple[int, ...]
     edge_numbers: int = 0
     about: dict[str, Any]
+    path: str = ""
 
 
 def load_data(
@@ -93,8 +96,10 @@ def load_data(
         raise InputError(
             f"--data {name} is neither a file nor a data set; allowed: {allowed_names(DATASETS)}, or a file of SMILES"
         )
-    lines = molsets_lines(cache, progress) if name == "molsets" else read_smiles(Path(name), targets)
-    return molecules_of(lines, "molsets" if name == "molsets" else Path(name).name, molecules, progress, targets)
+    if name == "molsets":
+        return molecules_of(molsets_lines(cache, progress), name, molecules, progress, targets)
+    data = molecules_of(read_smiles(Path(name), targets), Path(name).name, molecules, progress, targets)
+    return replace(data, path=str(Path(name).absolute()))
 
 
 def molsets_lines(cache: Path, progress: Progress) -> Lines:
@@ -155,7 +160,7 @@ def molecules_of(
             "smiles_sha256": digest,
             "graphs": {"train": len(train), "valid": len(valid), "test": len(test)},
             "task": task,
-            "targets": list(targets) or ["penalised logP, standardised over ZINC"],
+            "targets": list(targets) or [LOGP],
             "node_types": list(ATOM_TYPES),
             "edge_types": list(BOND_TYPES),
         },

@@ -6,16 +6,15 @@ import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy
 import torch
-from torch.nn.functional import binary_cross_entropy_with_logits, l1_loss
 
 from maprobe.errors import TrainingError
-from maprobe.graphs.batches import GraphBatch, Task
+from maprobe.graphs.batches import GraphBatch, GraphSet
 from maprobe.graphs.datasets import GraphData, Part
+from maprobe.graphs.losses import loss_of
 from maprobe.graphs.models import GraphModel
 from maprobe.graphs.presets import Preset
 from maprobe.graphs.saving import write_model
@@ -26,20 +25,6 @@ __all__ = ["GraphTrainer", "loss_of"]
 
 _FACTOR = 0.5  # of the learning rate that is left when nothing got better for long enough
 _TOLD = 20  # lines that tell how far the training is, at least
-
-
-def loss_of(predicted: torch.Tensor, targets: torch.Tensor, task: Task) -> torch.Tensor:
-    """Return the mean loss over the targets that are known (not NaN).
-
-    Args:
-        predicted: rows x outputs.
-        targets: the same.
-        task: ``regression`` (absolute error) or ``multi-label`` (binary cross-entropy of logits).
-    """
-    known = ~targets.isnan()
-    if task == "regression":
-        return l1_loss(predicted[known], targets[known])
-    return binary_cross_entropy_with_logits(predicted[known], targets[known])
 
 
 @dataclass(kw_only=True)
@@ -77,7 +62,7 @@ class GraphTrainer:
         )
         epoch, best, best_epoch = 0, math.inf, 0
         if self.state is None:
-            self._checkpoint("step-0")
+            self._checkpoint("step-0", 0)
         else:
             self.model.load_state_dict(self.state["model"])
             optimizer.load_state_dict(self.state["optimizer"])
@@ -105,11 +90,11 @@ class GraphTrainer:
                     f"{clock(left)} left at most"
                 )
             if self.save and epoch % self.save == 0:
-                self._checkpoint(f"step-{step}")
+                self._checkpoint(f"step-{step}", epoch)
             saved: dict[str, Any] = {"step": step, "epoch": epoch, "best": best, "best_epoch": best_epoch}
             saved |= {"model": self.model.state_dict(), "optimizer": optimizer.state_dict()}
             self.folder.save_state({**saved, "schedule": schedule.state_dict()})
-        self._checkpoint("final")
+        self._checkpoint("final", epoch)
         held = self.loss(self.data.valid)
         lowest = f" (lowest {best:.4f} in epoch {best_epoch})" if best_epoch else ""
         tell(f"ended after {epoch} epochs: {why}; validation loss {held:.4f}{lowest}")
@@ -162,8 +147,9 @@ class GraphTrainer:
         for start in range(0, len(order), self.preset.batch):
             yield part.batch(order[start : start + self.preset.batch]).to(device)
 
-    def _checkpoint(self, name: str) -> None:
-        self.folder.save(name, self._write)
-
-    def _write(self, path: Path) -> None:
-        write_model(path, self.model, self.data.about)
+    def _checkpoint(self, name: str, epoch: int) -> None:
+        data, test = self.data, self.data.test
+        about = {**data.about, **({"path": data.path} if data.path else {})}
+        training = {"steps": epoch * self._steps, "epochs": epoch, "seed": self.seed}
+        kept = test if isinstance(test, GraphSet) else None
+        self.folder.save(name, lambda path: write_model(path, self.model, about, training=training, test=kept))

@@ -110,9 +110,14 @@ class SAN(GraphModel):
 _CLASSES: dict[Kind, type[GraphModel]] = {"gt": GraphTransformer, "graphit": GraphiT, "san": SAN}
 
 
+def class_of(config: GraphConfig) -> type[GraphModel]:
+    """Return the class of a config's model."""
+    return _CLASSES[config.model]
+
+
 def build(config: GraphConfig) -> GraphModel:
     """Return a model of the config, with weights from torch's random state."""
-    return _CLASSES[config.model](config)
+    return class_of(config)(config)
 
 
 def fresh_model(config: GraphConfig, *, seed: int) -> GraphModel:

@@ -232,6 +232,7 @@ CONTROL_COMPARISONS = {
     "control.edited": "the headline quantity under the control intervention",
     "control.ratio": "control.edited / untouched",
     "control.difference": "control.edited - untouched",
+    "over_control": "edited / control.edited",
 }
 PAIRED = {
     "paired.mean": "mean over the items (questions, sequences) of edited - untouched",
@@ -266,4 +267,6 @@ FACT_SCHEMAS: dict[str, dict[str, Any]] = {
     "num_register_tokens": _COUNT_FACT,
     "num_classes": _COUNT_FACT,
     "causal": _TRUTH_FACT,
+    "training_steps": _COUNT_FACT,
+    "explicit_bias": _TRUTH_FACT,
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import traceback
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from maprobe.references import CheckpointReference, LoadOptions
     from maprobe.running.own_inputs import InputSets
 
-__all__ = ["PythonSource", "facts_of_own", "held_own", "made", "on_device"]
+__all__ = ["PythonSource", "facts_of_own", "facts_stated", "held_own", "made", "on_device"]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -128,32 +129,35 @@ def facts_of_own(model: PythonModel, *, label: str, reference: str) -> Checkpoin
         DiscoveryError: it names a site or a module that there is not.
     """
     if model.inputs is None:
-        found = held(model.module, model.tokenizer, label).facts
-        values = dict(found.values)
+        plain = dict(held(model.module, model.tokenizer, label).facts.values)
     else:
-        dtype = loaded_dtype(model.module)
-        values = dict(facts_of(None, None, label=label, reference=reference, causal=False, dtype=dtype).values) | {
-            "modality": "own",
-            "architectures": [type(model.module).__name__],
-        }
-    if model.inputs is not None and "num_hidden_layers" not in model.facts:
-        named = named_paths(model.sites, model.module)
-        values["num_hidden_layers"] = len(named.get("block.out") or longest_run(model.module))
-    for name, value in model.facts.items():
-        if name not in FACTS:
-            raise CheckpointError(
-                f"{reference}: the model's code gives a fact {name!r}{did_you_mean(name, FACTS)}; allowed: "
-                f"{', '.join(FACTS)}"
-            )
-        values[name] = value
-    facts = CheckpointFacts(label=label, reference=reference, values=values)
+        plain = {"architectures": [type(model.module).__name__], "dtype": loaded_dtype(model.module)}
+        if "num_hidden_layers" not in model.facts:
+            named = named_paths(model.sites, model.module)
+            plain["num_hidden_layers"] = len(named.get("block.out") or longest_run(model.module))
+    facts = facts_stated({"modality": "own", **plain, **model.facts}, label=label, reference=reference)
     if brings_inputs(facts) != (model.inputs is not None):
         told = "brings inputs" if model.inputs is not None else "brings no inputs"
         raise CheckpointError(
-            f"{reference}: the model's code {told}, and gives the modality {values['modality']!r}; allowed: own or "
+            f"{reference}: the model's code {told}, and gives the modality {facts['modality']!r}; allowed: own or "
             f"graph for a model that brings its inputs, and none of the two for any other"
         )
     return facts
+
+
+def facts_stated(stated: Mapping[str, Any], *, label: str, reference: str) -> CheckpointFacts:
+    """Return the facts that code or a config states of a model that is none of transformers; the others are nought.
+
+    Raises:
+        CheckpointError: one of them is no fact.
+    """
+    odd = next((name for name in stated if name not in FACTS), "")
+    if odd:
+        raise CheckpointError(
+            f"{reference}: the model's code gives a fact {odd!r}{did_you_mean(odd, FACTS)}; allowed: {', '.join(FACTS)}"
+        )
+    nought = facts_of(None, None, label=label, reference=reference, causal=False, dtype="float32")
+    return CheckpointFacts(label=label, reference=reference, values={**nought.values, **stated})
 
 
 def on_device(model: PythonModel, facts: CheckpointFacts, options: LoadOptions) -> LoadedCheckpoint:

@@ -189,6 +189,7 @@ def _residual_excess(block: Block, events: Sequence[Event], by_path: Mapping[str
         return excess(event.after, x + a + m, x.abs() + a.abs() + m.abs(), dtype)
     # y = norm(u + m), u = norm(x + a): both norms are among the block's modules, told by what they are called on.
     norms = [other for other in events if other.path.startswith(f"{block.path}.") and is_norm(other.module)]
+    norms = [norm for norm in norms if norm.before.numel() == x.numel()]  # others are of the edges of a graph
     best = float("inf")
     for first in norms:
         entry = excess(first.before.reshape(x.shape), x + a, x.abs() + a.abs(), dtype)

@@ -23,6 +23,7 @@ _WIDTHS = ("intermediate_size", "ffn_dim", "ffn_hidden_size", "n_inner", "d_ff",
 _RATIOS = ("mlp_ratio", "expansion_ratio")
 _USUAL_RATIO = 4  # of the MLP's width to the model's, in architectures whose config leaves it out
 _POSITIONS = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "max_sequence_length")
+_EXPLICIT_BIAS = "_explicit_bias"  # how model types of maprobe's own variants with that bias end
 _SAMPLE = "The quick brown fox"
 
 
@@ -63,6 +64,8 @@ def facts_of(
         "num_register_tokens": 0,
         "num_classes": 0,
         "causal": causal,
+        "training_steps": -1,
+        "explicit_bias": False,
     }
     if config is not None:
         values.update(
@@ -73,6 +76,7 @@ def facts_of(
             modality=_modality(config),
             num_register_tokens=_first(config, ("num_register_tokens",)),
             num_classes=_first(config, ("num_labels",)) if classifier else 0,
+            explicit_bias=str(config.model_type).endswith(_EXPLICIT_BIAS),
         )
     return CheckpointFacts(label=label, reference=reference, values=values)
 

@@ -9,6 +9,9 @@ import torch
 from pages import columns, names, page
 
 import maprobe.graphs
+from maprobe.graphs import GraphConfig, GraphSet, fresh_model, save_model
+from maprobe.graphs.batches import Graph
+from maprobe.graphs.checkpoints import open_checkpoint
 from maprobe.graphs.configs import MODELS
 from maprobe.graphs.datasets import DATASETS
 from maprobe.graphs.models import GraphModel
@@ -72,3 +75,42 @@ def test_the_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
     assert isinstance(model, GraphModel)
     assert isinstance(again, GraphModel)
     assert all(torch.equal(tensor, again.state_dict()[name]) for name, tensor in model.state_dict().items())
+
+
+@pytest.fixture
+def trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder gt/final with twenty graphs of three atoms, where the test runs."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MAPROBE_CACHE", str(tmp_path / "cache"))
+    config = GraphConfig(
+        model="gt", node_types=(2,), edge_types=(2,), layers=2, heads=2, width=8, readout="mean", edge_stream=True
+    )
+    one = Graph(
+        nodes=torch.tensor([[0], [0], [1]]),
+        edge_index=torch.tensor([[0, 1, 1, 2], [1, 0, 2, 1]]),
+        edges=torch.tensor([[1], [1], [0], [0]]),
+        targets=torch.tensor([[0.5]]),
+    )
+    data = {"name": "made", "task": "regression", "node_types": ["C", "O"], "edge_types": ["other", "single"]}
+    training = {"steps": 6, "epochs": 2, "seed": 1}
+    model = fresh_model(config, seed=2)
+    save_model("gt/final", model, data, training=training, test=GraphSet.of([one] * 20))
+    return tmp_path / "gt" / "final"
+
+
+def test_the_example_of_probing_runs(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert trained.is_dir()
+    exec(PAGE.section("Probing from Python", 3).example("python").text, {})
+    told = capsys.readouterr().out
+    assert told.startswith("6\ngraph 17 ('C', 'C', 'O') tensor(")
+
+
+def test_the_sites_are_those_of_the_code(trained: Path) -> None:
+    rows = columns(PAGE.section("Probing from Python", 3).table(), 0, 1)
+    told = {site: names(module)[0] for sites, module in rows for site in names(sites)}
+    assert open_checkpoint(trained).load().sites == told
+
+
+def test_the_files_are_those_that_are_written(trained: Path) -> None:
+    told = [names(cell)[0] for cell in columns(PAGE.section("In Python", 3).table(), 0)]
+    assert sorted(path.name for path in trained.iterdir()) == sorted(told)

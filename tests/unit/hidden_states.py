@@ -70,6 +70,8 @@ def facts(**values: object) -> CheckpointFacts:
         "num_register_tokens": 0,
         "num_classes": 0,
         "causal": True,
+        "training_steps": -1,
+        "explicit_bias": False,
     }
     assert set(FACTS) == set(plain)
     return CheckpointFacts(label="tiny", reference="tiny", values={**plain, **values})

@@ -21,9 +21,9 @@ OPERATORS = "gt, gte, lt, lte, eq, approx, between, in"
 FACTS = (
     "model_type, architectures, num_hidden_layers, hidden_size, num_attention_heads, num_key_value_heads, "
     "intermediate_size, num_experts, vocab_size, max_position_embeddings, dtype, quantization, has_bos, adds_bos, "
-    "modality, num_register_tokens, num_classes, causal"
+    "modality, num_register_tokens, num_classes, causal, training_steps, explicit_bias"
 )
-COMPARISONS = "edited, untouched, ratio, difference, control.edited, control.ratio, control.difference"
+COMPARISONS = "edited, untouched, ratio, difference, control.edited, control.ratio, control.difference, over_control"
 EVERY_LAYER = "`every: layers`, `some: layers`, `none: layers` or `at_least: {layers: N}`"
 EVERY_HEAD = "`every: heads`, `some: heads`, `none: heads` or `at_least: {heads: N}`"
 

@@ -23,6 +23,7 @@ from transformers import (
 
 from maprobe.facts import FACTS
 from maprobe.running.traits import facts_of, image_tower, is_causal, stated_dtype
+from maprobe.training.variants import _CLASSES
 
 
 def values(config: PretrainedConfig | None, words: Any = None, **changes: Any) -> dict[str, Any]:
@@ -55,7 +56,19 @@ def test_the_facts_of_a_llama() -> None:
         "num_register_tokens": 0,
         "num_classes": 0,
         "causal": True,
+        "training_steps": -1,
+        "explicit_bias": False,
     }
+
+
+@pytest.mark.parametrize("architecture", ["gpt2", "llama"])
+def test_the_variants_with_an_explicit_bias_are_known_by_their_model_type(architecture: str) -> None:
+    told = {
+        variant: values(config_class())["explicit_bias"]
+        for (variant, family), (config_class, _) in _CLASSES.items()
+        if family == architecture
+    }
+    assert {"default": False, "sink-token": False, "explicit-bias": True} == told
 
 
 @pytest.mark.parametrize(
