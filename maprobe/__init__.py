@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from maprobe.edits import AnyEdit, AttentionWindow, Edit, RowsEdit, TokenEdit, UntrainedEdit, WeightEdit
+from maprobe.edits import AnyEdit, AttentionWindow, Edit, NoiseEdit, RowsEdit, TokenEdit, UntrainedEdit, WeightEdit
 from maprobe.errors import MaprobeError
 from maprobe.python_models import ModelInput, PythonModel
 from maprobe.readings import Axis, Place, Quantity, Reading
@@ -58,6 +58,7 @@ __all__ = [
     "MaprobeError",
     "MeasurementRecipe",
     "ModelInput",
+    "NoiseEdit",
     "Operator",
     "Parameter",
     "Picture",

@@ -11,6 +11,7 @@ from maprobe.interventions.attention_window import ATTENTION_WINDOW
 from maprobe.interventions.massive import MASSIVE_ENTRIES
 from maprobe.interventions.massive_edges import MASSIVE_EDGES
 from maprobe.interventions.massive_weights import MASSIVE_WEIGHTS_OFF
+from maprobe.interventions.noise import NOISE
 from maprobe.interventions.registers import REGISTERS
 from maprobe.interventions.super_weight import SUPER_WEIGHT
 from maprobe.interventions.untrained import UNTRAINED
@@ -96,7 +97,16 @@ def pytest_maprobe_measurements() -> Iterable[MeasurementRecipe]:
 
 def pytest_maprobe_interventions() -> Iterable[InterventionRecipe]:
     """Bring our interventions."""
-    return (MASSIVE_ENTRIES, SUPER_WEIGHT, MASSIVE_WEIGHTS_OFF, ATTENTION_WINDOW, REGISTERS, UNTRAINED, MASSIVE_EDGES)
+    return (
+        MASSIVE_ENTRIES,
+        SUPER_WEIGHT,
+        MASSIVE_WEIGHTS_OFF,
+        ATTENTION_WINDOW,
+        REGISTERS,
+        UNTRAINED,
+        MASSIVE_EDGES,
+        NOISE,
+    )
 
 
 def pytest_maprobe_expectations() -> Iterable[Operator]:

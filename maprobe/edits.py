@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["AnyEdit", "AttentionWindow", "Edit", "RowsEdit", "TokenEdit", "UntrainedEdit", "WeightEdit"]
+__all__ = ["AnyEdit", "AttentionWindow", "Edit", "NoiseEdit", "RowsEdit", "TokenEdit", "UntrainedEdit", "WeightEdit"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +27,29 @@ class Edit:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UntrainedEdit:
     """Give the model the weights that it had before training; its own are put back, bit for bit."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NoiseEdit:
+    """Add noise to what goes into the first block: to the embeddings of rows and of edges (arXiv:2409.03463).
+
+    Attributes:
+        deviation: standard deviation of the noise at each of these sites, over all inputs and columns.
+        learnt: whether the noise, which is drawn first, is then moved towards a higher loss.
+        seed: of what is drawn.
+        steps: how many steps of learning, at most.
+        rate: the first rate, of Adam.
+        patience: steps without a higher loss after which the rate is halved.
+        min_rate: learning ends when the rate has fallen below it.
+    """
+
+    deviation: float
+    learnt: bool = False
+    seed: int = 0
+    steps: int = 100
+    rate: float = 7e-4
+    patience: int = 15
+    min_rate: float = 1e-6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,4 +116,4 @@ class AttentionWindow:
     sinks: int = 0
 
 
-AnyEdit = Edit | TokenEdit | WeightEdit | RowsEdit | AttentionWindow | UntrainedEdit
+AnyEdit = Edit | TokenEdit | WeightEdit | RowsEdit | AttentionWindow | UntrainedEdit | NoiseEdit

@@ -44,7 +44,7 @@ def compare(arms: Mapping[Arm, Reading], headline: str, *, items: str = "", leve
     Returns:
         A Reading with ``untouched``, ``edited``, ``ratio`` (edited / untouched), ``difference`` (edited - untouched)
         and, where the Readings have items, ``paired.mean``, ``paired.low`` and ``paired.high``. Where there is a
-        control arm, the same of it, as ``control.edited`` and so on.
+        control arm, the same of it, as ``control.edited`` and so on, and ``over_control`` (edited / control.edited).
     """
     base = arms["untouched"]
     for reading in arms.values():
@@ -70,6 +70,10 @@ def compare(arms: Mapping[Arm, Reading], headline: str, *, items: str = "", leve
                 told = f"{prefix}paired.{name}"
                 quantities[told] = Quantity(name=told, values=(value,))
     edited = arms["edited"]
+    if "control" in arms:
+        beside = arms["control"][headline].values
+        over = tuple(_over(*pair) for pair in zip(edited[headline].values, beside, strict=True))
+        quantities["over_control"] = Quantity(name="over_control", values=over, axes=untouched.axes)
     return Reading(
         kind=base.kind,
         quantities=quantities,

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from maprobe.edits import AnyEdit, AttentionWindow, Edit, RowsEdit, TokenEdit, UntrainedEdit, WeightEdit
+from maprobe.edits import AnyEdit, AttentionWindow, Edit, NoiseEdit, RowsEdit, TokenEdit, UntrainedEdit, WeightEdit
 from maprobe.errors import InterventionError
 from maprobe.running.attention import narrowed_attention
 from maprobe.running.calling import incoming, stream_of, with_incoming, with_outgoing
+from maprobe.running.noise import Noise
 from maprobe.running.own_inputs import OwnBatch
 from maprobe.running.own_sites import rows_of, shown
 from maprobe.running.rows import feeding
@@ -47,12 +48,13 @@ class Editor:
             nothing.
     """
 
-    def __init__(self, anatomy: Anatomy, edits: Sequence[AnyEdit]) -> None:
+    def __init__(self, anatomy: Anatomy, edits: Sequence[AnyEdit | Noise]) -> None:
         self.batch: Batch | None = None
         self._anatomy = anatomy
         self._stack = ExitStack()
         self._changed = not edits
         self._entries: dict[tuple[str, int], dict[int, list[Edit]]] = {}
+        self._noises: list[Noise] = []
         self._untrained = False
         self._tokens: dict[int, list[TokenEdit]] = {}
         self._weights: list[WeightEdit] = []
@@ -70,6 +72,10 @@ class Editor:
                 self._rows.append(edit)
             elif isinstance(edit, UntrainedEdit):
                 self._untrained = True
+            elif isinstance(edit, Noise):
+                self._noises.append(edit)
+            elif isinstance(edit, NoiseEdit):
+                raise InterventionError("noise is made of the inputs, so it is made before the model is edited")
             else:
                 self._windows.append(edit)
 
@@ -87,6 +93,8 @@ class Editor:
             for site, layer in self._entries:
                 if site != _STREAM:
                     self._hook_site(site, layer)
+            for noise in self._noises:
+                self._add(noise)
             for edit in self._weights:
                 self._changed = self._stack.enter_context(_set_weight(self._anatomy, edit)) or self._changed
             for channels, lines in rows:
@@ -136,6 +144,19 @@ class Editor:
         if consumer is not None:
             arrival = self._arrival(layer, consumer.path)
             self._stack.callback(consumer.module.register_forward_pre_hook(arrival, with_kwargs=True).remove)
+
+    def _add(self, noise: Noise) -> None:
+        """Add noise to what the modules of its sites give out."""
+        for site, values in noise.parts.items():
+            part = self._anatomy.at(site, 1)
+            assert part is not None, "noise is made for sites that there are"
+
+            def add(value: torch.Tensor, values: Sequence[torch.Tensor] = values) -> torch.Tensor:
+                assert self.batch is not None, "hooks are only called within a forward call"
+                self._changed = True
+                return value + values[self.batch.sequences[0]]
+
+            self._stack.callback(shown(part, site, add))
 
     def _hook_site(self, site: str, layer: int) -> None:
         """Edit what a module gives out, or is called on, that the model's own code names for a site."""

@@ -18,6 +18,7 @@ from maprobe.running.calling import call, incoming, logits_of, outgoing, stream_
 from maprobe.running.editing import Editor
 from maprobe.running.experts import watched_products
 from maprobe.running.matrices import left_out, matrices_of
+from maprobe.running.noise import Noise
 from maprobe.running.own_inputs import OwnBatch
 from maprobe.running.own_sites import loss_of, not_named, rows_of, shown
 from maprobe.running.rows import taking_in
@@ -58,7 +59,7 @@ class Recorder:
             the edits changed nothing; while running, if an edit does not arrive where it should.
     """
 
-    def __init__(self, anatomy: Anatomy, folds: Sequence[Fold], edits: Sequence[AnyEdit] = ()) -> None:
+    def __init__(self, anatomy: Anatomy, folds: Sequence[Fold], edits: Sequence[AnyEdit | Noise] = ()) -> None:
         self.forwards = self.backwards = 0
         self.left_out: tuple[str, ...] = ()
         self._anatomy = anatomy

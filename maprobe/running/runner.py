@@ -6,13 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from maprobe.edits import AnyEdit
+from maprobe.edits import AnyEdit, NoiseEdit
 from maprobe.errors import MaprobeError, MeasurementError
 from maprobe.planning import companion_request, describe
 from maprobe.readings import Circumstances, Reading
 from maprobe.recipes import Fold, FoldContext
 from maprobe.running.calling import resting
 from maprobe.running.inputs import AnyInputs, Inputs, batches, count_batches
+from maprobe.running.noise import make_noise
 from maprobe.running.recorder import Recorder
 from maprobe.sites import ATTRIBUTION, site_named
 
@@ -56,9 +57,14 @@ def execute(
         except MaprobeError as error:
             failures[measure] = error
     what = f"{run.key.checkpoint}: {run.key.edit or 'untouched'}"
+    # Noise is made of the inputs, and learnt by calling the model, which nothing may watch or edit at that time.
+    made = [
+        make_noise(subject.anatomy, inputs, edit, subject.device, progress) if isinstance(edit, NoiseEdit) else edit
+        for edit in edits
+    ]
     with (
         resting(subject.anatomy.model),
-        Recorder(subject.anatomy, list(folds.values()), edits) as recorder,
+        Recorder(subject.anatomy, list(folds.values()), made) as recorder,
         progress.bar(what, count_batches(inputs, size), "batch") as bar,
     ):
         for batch in batches(inputs, size=size, device=subject.device) if recorder.observes else ():

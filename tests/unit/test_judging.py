@@ -174,6 +174,7 @@ class TestComparison:
             "control.edited": 10.1,
             "control.ratio": pytest.approx(1.01),
             "control.difference": pytest.approx(0.1),
+            "over_control": pytest.approx(200 / 10.1),
         } == found
 
     def test_without_a_control_arm_there_are_no_control_quantities(self) -> None:

@@ -298,6 +298,7 @@ def test_nothing_need_be_expected() -> None:
 
 def test_under_an_intervention_the_comparisons_are_expected() -> None:
     names = ["edited", "untouched", "ratio", "difference", "control.edited", "control.ratio", "control.difference"]
+    names += ["over_control"]
     text = ", ".join(f"{name}: {{gt: 0}}" for name in names)
     found = probe(f"intervene: {{target: massive}}\nexpect: {{{text}}}").expect
     assert found is not None
