@@ -29,6 +29,8 @@ from maprobe.graphs.molecules import ATOM_TYPES, BOND_TYPES
 from maprobe.graphs.neighbours import LargeGraph, NodePart
 from maprobe.progress import Silent
 from maprobe.running import digests
+from maprobe.running.discovery import discover
+from maprobe.running.proofs import prove
 
 DATA = {"name": "hand-made", "task": "regression", "node_types": ["C", "N", "O", "F", "S"], "edge_types": [*"-=#~"]}
 TRAINING = {"steps": 12, "epochs": 3, "seed": 3}
@@ -284,6 +286,16 @@ class TestOpening:
         assert shapes | {"block.mlp.hidden": (nodes, 2 * width)} == {s: tuple(v.shape) for s, v in got.items()}
         assert torch.equal(weights["node_embedding.tables.0.weight"][batch.nodes[:, 0]], got["embed.out"])
         assert torch.equal(weights["edge_embedding.tables.0.weight"][batch.edges[:, 0]], got["edge.embed"])
+
+    @VARIOUS
+    def test_what_is_found_in_it_stands_the_proofs(self, config: GraphConfig, tmp_path: Path) -> None:
+        saved(tmp_path / "model", replace(config, width=32))  # in narrower ones a ReLU may hide what is nudged
+        opened = open_checkpoint(tmp_path / "model").load()
+        proofs = prove(discover(opened.module, {}, opened))
+        assert [] == [proof for proof in proofs if proof.holds is False]
+        assert {True} == {proof.holds for proof in proofs if proof.name.startswith("block.in + attention + MLP")}
+        reads = {proof.name.split()[0] for proof in proofs if proof.name.endswith("reading it changes nothing")}
+        assert {*opened.sites} <= reads
 
     def test_without_residuals_nothing_is_added_to_a_stream(self, tmp_path: Path) -> None:
         saved(tmp_path / "model", replace(GT, residual=False))
