@@ -22,7 +22,10 @@ from maprobe.measurements.carriers import CARRIERS
 from maprobe.measurements.classification import CLASSIFICATION
 from maprobe.measurements.constancy import CONSTANCY
 from maprobe.measurements.density import DENSITY
+from maprobe.measurements.edge_distribution import EDGE_DISTRIBUTION
 from maprobe.measurements.edge_entries import EDGE_MASSIVE
+from maprobe.measurements.edge_kinds import EDGE_KINDS
+from maprobe.measurements.edge_ratios import EDGE_RATIOS
 from maprobe.measurements.features import FEATURES
 from maprobe.measurements.finite import FINITE
 from maprobe.measurements.image_tokens import IMAGE_TOKENS
@@ -91,6 +94,9 @@ def pytest_maprobe_measurements() -> Iterable[MeasurementRecipe]:
         SIMILARITY,
         RELATEDNESS,
         OWN_LOSS,
+        EDGE_RATIOS,
+        EDGE_DISTRIBUTION,
+        EDGE_KINDS,
         EDGE_MASSIVE,
     )
 
