@@ -101,7 +101,7 @@ class _EdgeDistributionFold:
             what = "1 entry has a ratio" if endless == 1 else f"{endless} entries have ratios"
             return (f"layer {layer.number} has no fit: {what} that cannot be counted, for the median is 0",)
         values = negative_log(ratios.numpy())
-        records += _histogram(layer.number, values)
+        records += _histogram(layer.number, values, over)
         if values[0] == values[-1]:
             return (f"layer {layer.number} has no fit: all of its ratios are the same",)
         found = fitted(values, int(self.context.request.option("values")))  # type: ignore[arg-type]
@@ -166,12 +166,12 @@ def fitted(values: np.ndarray[Any, Any], most: int) -> Fit | None:
     return Fit(shape=shape, loc=loc, scale=scale, log_likelihood=likelihood, ks=distance)
 
 
-def _histogram(layer: int, values: np.ndarray[Any, Any]) -> list[dict[str, Scalar]]:
+def _histogram(layer: int, values: np.ndarray[Any, Any], over: float) -> list[dict[str, Scalar]]:
     import numpy as np
 
     densities, bounds = np.histogram(values, bins=_BINS, density=True)
     return [
-        {"layer": layer, "left": float(left), "right": float(right), "density": float(density)}
+        {"layer": layer, "left": float(left), "right": float(right), "density": float(density), "over": over}
         for left, right, density in zip(bounds[:-1], bounds[1:], densities, strict=True)
     ]
 

@@ -105,7 +105,7 @@ class _EdgeRatiosFold:
             values=values,
             places=dict(zip(placed, found, strict=True)),
             hit=float(hits > 0),
-            records=_curve(layer.number, by[per]),
+            records=_curve(layer.number, by[per], over),
         )
 
 
@@ -118,14 +118,15 @@ def _whole(rows: list[_Row]) -> tuple[Quantity, ...]:
     )
 
 
-def _curve(layer: int, ratios: torch.Tensor) -> tuple[dict[str, Scalar], ...]:
+def _curve(layer: int, ratios: torch.Tensor, over: float) -> tuple[dict[str, Scalar], ...]:
     """Return the ratios in ascending order at evenly spaced ranks, the first and the last among them."""
     count = len(ratios)
     points = min(_POINTS, count)
     ranks = sorted({round(point * (count - 1) / max(1, points - 1)) for point in range(points)})
     ordered = ratios.sort().values[ranks].tolist()
     return tuple(
-        {"layer": layer, "rank": (rank + 1) / count, "ratio": ratio} for rank, ratio in zip(ranks, ordered, strict=True)
+        {"layer": layer, "rank": (rank + 1) / count, "ratio": ratio, "over": over}
+        for rank, ratio in zip(ranks, ordered, strict=True)
     )
 
 

@@ -25,7 +25,8 @@ def taken(use: ReadingUse) -> list[str]:
     lines = [f"{described(use)} (probe: {', '.join(dict.fromkeys(use.probes))})"]
     circumstances = use.reading.circumstances
     if circumstances:
-        lines.append(one_line(f"{circumstances.inputs}; BOS {circumstances.bos}; {circumstances.dtype}"))
+        bos = f"BOS {circumstances.bos}; " if circumstances.bos else ""
+        lines.append(one_line(f"{circumstances.inputs}; {bos}{circumstances.dtype}"))
         if circumstances.edit:
             lines.append(one_line(f"edited: {circumstances.edit}"))
     return lines

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from maprobe.errors import ReportError
-from maprobe.reporting.plots import biases, heads, layers, maps, relief
+from maprobe.reporting.plots import biases, edges, heads, layers, maps, relief
 from maprobe.reporting.plots.canvas import SUFFIXES, Undrawable, require_matplotlib, save, styled
 from maprobe.reporting.report import PictureLink, PropertyReport, ReadingUse
 
@@ -28,6 +28,8 @@ _KINDS: dict[str, tuple[str, Callable[[ReadingUse], Figure]]] = {
     "attention.sink": ("heads", heads.draw),
     "attention.concentration": ("heads", heads.draw),
     "constancy": ("constancy", biases.draw),
+    "edge.ratios": ("ratios", edges.draw_curves),
+    "edge.distribution": ("distribution", edges.draw_histograms),
 }
 
 
