@@ -19,7 +19,8 @@ from maprobe.errors import MaprobeError
 from maprobe.progress import Silent
 from maprobe.reading.parsing import parse_file
 from maprobe.reporting.grids import Grid, draw, titled
-from maprobe.selftest.pairs import Member, Pair, of_images, pairs_of
+from maprobe.selftest.pairs import Member, Pair, of_images
+from maprobe.selftest.rules import pairs_of
 from maprobe.selftest.showing import Showing, expects, show, unasked, unseen
 from maprobe.selftest.surroundings import card_text, lessons_of, placed, with_stand_ins
 from maprobe.session import SESSION

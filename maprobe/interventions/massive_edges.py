@@ -7,9 +7,9 @@ from typing import Literal
 from maprobe.cases import InterveneRequest, MeasureRequest
 from maprobe.edits import Edit
 from maprobe.errors import InterventionError
-from maprobe.measurements.edge_entries import OVER
+from maprobe.measurements.edges import OVER, SITE
 from maprobe.readings import Reading
-from maprobe.recipes import InterventionRecipe, Parameter
+from maprobe.recipes import InterventionRecipe
 
 __all__ = ["MASSIVE_EDGES"]
 
@@ -26,7 +26,7 @@ def _edits(found: Reading | None, request: InterveneRequest, arm: Literal["edite
             position=int(record["position"]),  # type: ignore[arg-type]
             dim=int(record["dim"]),  # type: ignore[arg-type]
             value=value,
-            site="edge.attn",
+            site=SITE,
         )
         for record in found.records
         if record["arm"] == arm
@@ -36,18 +36,11 @@ def _edits(found: Reading | None, request: InterveneRequest, arm: Literal["edite
 MASSIVE_EDGES = InterventionRecipe(
     name="massive-edges",
     summary="The massive entries of edge features in attention, in every layer or in one of choice.",
-    locate=MeasureRequest(kind="edge.massive", site="edge.attn"),
+    locate=MeasureRequest(kind="edge.massive", site=SITE),
     at=("every-layer",),
     at_layer=True,
     handed=("at", "over"),
     sets=("zero", "value"),
     edits=_edits,
-    parameters=(
-        Parameter(
-            name="over",
-            schema={"type": "number", "exclusiveMinimum": 0},
-            default=OVER,
-            meaning="how many times the median of its edge an entry must exceed",
-        ),
-    ),
+    parameters=(OVER,),
 )

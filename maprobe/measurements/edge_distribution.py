@@ -207,5 +207,6 @@ EDGE_DISTRIBUTION = MeasurementRecipe(
         ),
     ),
     takes_tokens=False,
+    modality="own",
     start=_EdgeDistributionFold,
 )

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from maprobe.measurements.edges import OVER, SITE
 from maprobe.readings import Place, Quantity, Reading, Scalar
 from maprobe.recipes import Batch, FoldContext, MeasurementRecipe, Parameter, QuantitySpec, Tap
 from maprobe.sites import LayerRange
@@ -14,9 +15,7 @@ from maprobe.sites import LayerRange
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["EDGE_MASSIVE", "OVER"]
-
-OVER = 1000.0  # arXiv:2409.03463: an activation is massive above a thousand times the median
+__all__ = ["EDGE_MASSIVE"]
 
 
 @dataclass
@@ -29,7 +28,7 @@ class _EntriesFold:
 
     @property
     def taps(self) -> tuple[Tap, ...]:
-        return tuple(Tap("edge.attn", layer) for layer in self.layers)
+        return tuple(Tap(SITE, layer) for layer in self.layers)
 
     def observe(self, tap: Tap, value: torch.Tensor, batch: Batch, *, offset: int = 0) -> None:
         del offset
@@ -96,13 +95,13 @@ def _start(context: FoldContext) -> _EntriesFold:
     if at == "every-layer":
         return _EntriesFold(context, context.layers)
     layer = int(at)  # type: ignore[arg-type]
-    return _EntriesFold(context, LayerRange(layer, layer).resolve(context.depth, site="edge.attn"))
+    return _EntriesFold(context, LayerRange(layer, layer).resolve(context.depth, site=SITE))
 
 
 EDGE_MASSIVE = MeasurementRecipe(
     name="edge.massive",
     summary="The entries of edge features in attention that are massive beside the median of their edge.",
-    sites=("edge.attn",),
+    sites=(SITE,),
     quantities=(
         QuantitySpec(name="entries", meaning="massive entries, over all layers and graphs"),
         QuantitySpec(name="edges", meaning="edges that have one, each layer counted"),
@@ -115,12 +114,7 @@ EDGE_MASSIVE = MeasurementRecipe(
             default="every-layer",
             meaning="the layer to look at, or every one of `layers`",
         ),
-        Parameter(
-            name="over",
-            schema={"type": "number", "exclusiveMinimum": 0},
-            default=OVER,
-            meaning="how many times the median of its edge an entry must exceed",
-        ),
+        OVER,
     ),
     takes_tokens=False,
     modality="own",

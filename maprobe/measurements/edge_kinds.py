@@ -172,5 +172,6 @@ EDGE_KINDS = MeasurementRecipe(
         OVER,
     ),
     takes_tokens=False,
+    modality="own",
     start=_EdgeKindsFold,
 )

@@ -160,5 +160,6 @@ EDGE_RATIOS = MeasurementRecipe(
     headline="peak",
     parameters=(PER, EDGES, OVER),
     takes_tokens=False,
+    modality="own",
     start=_EdgeRatiosFold,
 )

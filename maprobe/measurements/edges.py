@@ -154,6 +154,7 @@ class Edges:
             position=edge - first[graph],
             token=(self.words[edge] or None) if self.worded else None,
             dim=channel,
+            unit="edge",
         )
 
     def notes(self) -> tuple[str, ...]:

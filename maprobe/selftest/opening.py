@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from maprobe.running.checkpoints import held
+from maprobe.running.own_models import facts_of_own, held_own
 from maprobe.running.subjects import HeldSource
+from maprobe.selftest.graphs import GraphDesign, make_graphs
 from maprobe.selftest.language import WORDS
 from maprobe.selftest.llama import make_llama
 from maprobe.selftest.patterns import PatternDesign, make_patterns
@@ -17,13 +19,19 @@ if TYPE_CHECKING:
 
     from maprobe.selftest.design import Design
 
-__all__ = ["open_llama", "open_patterns", "open_vision"]
+__all__ = ["open_graphs", "open_llama", "open_patterns", "open_vision"]
 
 
 def open_llama(label: str, design: Design, lessons: Mapping[str, float]) -> HeldSource:
     """Make a Llama of that design, and a tokenizer that has its words and those of the lessons."""
     tokenizer = make_tokenizer((*(f"Ġ{word}" for word in WORDS), *lessons))
     return HeldSource(loaded=held(make_llama(design, tokenizer, lessons), tokenizer, label))
+
+
+def open_graphs(label: str, **design: object) -> HeldSource:
+    """Make a graph transformer of that design, with its graphs."""
+    model = make_graphs(GraphDesign(**design))  # type: ignore[arg-type]
+    return HeldSource(loaded=held_own(model, facts_of_own(model, label=label, reference=label)))
 
 
 def open_vision(label: str, **design: object) -> HeldSource:

@@ -9,8 +9,9 @@ from pages import columns, page
 
 from maprobe.selftest import llama, showing
 from maprobe.selftest.design import BLOCKS, MASSIVE, TWINS, VALUE
+from maprobe.selftest.graph_rules import GRAPH_TWINS
 from maprobe.selftest.language import WORDS
-from maprobe.selftest.pairs import RULES
+from maprobe.selftest.rules import RULES
 
 PAGE = page("selftest.md")
 
@@ -25,6 +26,11 @@ def test_the_twins_of_images_are_those_of_the_code() -> None:
     members = dict.fromkeys(rule.pair.twin for rule in RULES if rule.images)
     written = [(f"`{member.name}`", member.told.removeprefix("the same ")) for member in members]
     assert sorted(written) == sorted(told)
+
+
+def test_the_twins_of_graphs_are_those_of_the_code() -> None:
+    told = columns(PAGE.section("Models of graphs", 2).table(), 0, 1)
+    assert [(f"`{name}`", lacks) for name, (lacks, _) in GRAPH_TWINS.items()] == told
 
 
 def test_the_outcomes_are_those_of_the_code() -> None:

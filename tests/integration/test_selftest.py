@@ -12,7 +12,7 @@ from inner_sessions import HEAD, Inner, printed, told
 from maprobe.builtin import builtin_registry
 from maprobe.reading.folders import probe_files
 from maprobe.reading.parsing import parse_file
-from maprobe.selftest.pairs import RULES, TRENDS, pairs_of
+from maprobe.selftest.rules import RULES, TRENDS, pairs_of
 from maprobe.selftest.showing import expects
 
 NAMES = {pair.twin.name for pair in (*(rule.pair for rule in RULES), *(pair for _, pair in TRENDS))}

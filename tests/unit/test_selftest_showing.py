@@ -16,7 +16,8 @@ from maprobe.reading.folders import probe_files
 from maprobe.reading.parsing import parse_file
 from maprobe.selftest.design import FACTS, TWINS
 from maprobe.selftest.language import text
-from maprobe.selftest.pairs import RULES, asked, pairs_of
+from maprobe.selftest.pairs import asked
+from maprobe.selftest.rules import RULES, pairs_of
 from maprobe.selftest.showing import Showing, expects, show, unasked, unseen
 from maprobe.selftest.surroundings import card_text, lessons_of, placed, with_stand_ins
 from maprobe.sites import LayerRange
