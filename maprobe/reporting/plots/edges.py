@@ -63,7 +63,7 @@ def draw_curves(use: ReadingUse) -> Figure:
     axes.set_ylabel("largest ratio of an edge, log scale")
     axes.grid(visible=True, axis="y")
     axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.02), handlelength=1.8, ncols=math.ceil(len(curves) / _TOLD))
-    massive = [layer for layer, curve in curves.items() if max(_number(row) for _, row in curve) > over]
+    massive = sorted({int(_number(row["layer"])) for row in use.reading.records if _number(row["ratio"]) > over})
     titled(
         figure,
         f"{use.checkpoint}: ratios of edges; " + _massive(massive, curves, over),
