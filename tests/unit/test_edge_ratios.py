@@ -25,7 +25,7 @@ def place(index: int, features: dict[int, list[torch.Tensor]]) -> Place:
     edge, channel = divmod(index, width)
     for sequence, graph in enumerate(features[1]):
         if edge < len(graph):
-            return Place(sequence=sequence, position=edge, token=words(edge + 1)[edge], dim=channel)
+            return Place(sequence=sequence, position=edge, token=words(edge + 1)[edge], dim=channel, unit="edge")
         edge -= len(graph)
     raise AssertionError
 
@@ -113,7 +113,7 @@ class TestPlanted:
 
     def test_a_massive_entry_is_found_where_it_was_planted(self) -> None:
         reading = measure(EDGE_RATIOS, self.planted(-9000.0))
-        where = Place(sequence=2, position=3, token="triple", dim=5)
+        where = Place(sequence=2, position=3, token="triple", dim=5, unit="edge")
         assert (0.0, 1.0, 0.0) == reading["edge_hits"].values
         assert (0.0, 1.0, 0.0) == reading["layer_hits"].values
         assert (0.0, 1 / sum(SIZES), 0.0) == reading["share"].values
@@ -186,7 +186,7 @@ class TestUnknown:
         features = graphs(*SIZES)
         features[2][1][2, 6] = value
         reading = measure(EDGE_RATIOS, features)
-        where = Place(sequence=1, position=2, token="double", dim=6)
+        where = Place(sequence=1, position=2, token="double", dim=6, unit="edge")
         for name in ("top", "median", "edge_ratio", "layer_ratio", "peak", "edge_hits", "layer_hits", "share"):
             assert [False, True] == [math.isnan(number) for number in reading[name].values], name
         assert where == reading["peak"].places[1]
@@ -209,7 +209,7 @@ class TestUnknown:
         features = graphs(*SIZES)
         features[1][3][4] = torch.tensor([0.0, 0.0, 0.25, 0.0, 0.0, 0.0, 0.0, 0.0])
         reading = measure(EDGE_RATIOS, features)
-        where = Place(sequence=3, position=4, token="single", dim=2)
+        where = Place(sequence=3, position=4, token="single", dim=2, unit="edge")
         assert (math.inf, where) == (reading["edge_ratio"].at(layer=1), reading["edge_ratio"].places[0])
         assert (1.0, 1.0) == (reading["edge_hits"].at(layer=1), reading["layers_hit"].value)
         assert ("layer 1 has 7 entries that are 0 and have a median of 0: such a ratio counts as 0",) == reading.notes
