@@ -55,6 +55,8 @@ def foreign(probe: Probe, facts: CheckpointFacts, registry: Registry) -> str:
     needed = registry.measurements[kind].modality if kind in registry.measurements else ""
     if needed and taken != needed:
         return f"{kind} is for models of {_WORDS[needed]}, and {here}"
+    if taken == "own" and kind in registry.measurements and registry.measurements[kind].causal:
+        return f"{kind} is for language models, and {here}"
     if taken == "own" and tokens not in ("all", "index"):
         return f"it is about tokens of class {tokens}, and {here}, of whose rows none is that"
     return ""
