@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
 import math
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from maprobe.errors import MeasurementError
 from maprobe.measurements.edges import EDGES, OVER, PER, SITE, EdgeLayer, Edges
+from maprobe.measurements.gamma import demand_scipy, fitted
 from maprobe.readings import Axis, Quantity, Reading, Scalar
 from maprobe.recipes import Batch, FoldContext, MeasurementRecipe, Parameter, QuantitySpec, Tap
 
@@ -19,30 +16,11 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
 
-__all__ = ["EDGE_DISTRIBUTION", "Fit", "fitted", "negative_log"]
+__all__ = ["EDGE_DISTRIBUTION", "negative_log"]
 
 _BINS = 60
 _UNITS = {"log_likelihood": "nats"}
 _NAMES = ("shape", "loc", "scale", "log_likelihood", "ks", "left")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Fit:
-    """A gamma distribution, and how well it goes with values.
-
-    Attributes:
-        shape: its shape.
-        loc: the value from which on it has a density.
-        scale: its scale.
-        log_likelihood: mean of the log density at the values, in nats.
-        ks: largest distance of the values' distribution function from its own (Kolmogorov-Smirnov, one sample).
-    """
-
-    shape: float
-    loc: float
-    scale: float
-    log_likelihood: float
-    ks: float
 
 
 @dataclass
@@ -63,7 +41,7 @@ class _EdgeDistributionFold:
 
     def finish(self, companions: Mapping[str, Reading]) -> Reading:
         del companions
-        _scipy_stats()  # nothing is worked out where it is missing
+        demand_scipy("edge.distribution")
         per = str(self.context.request.option("per"))
         rows: dict[int, dict[str, float]] = {}
         notes = [*self.edges.notes()]
@@ -106,24 +84,9 @@ class _EdgeDistributionFold:
             return (f"layer {layer.number} has no fit: all of its ratios are the same",)
         found = fitted(values, int(self.context.request.option("values")))  # type: ignore[arg-type]
         if found is None:
-            return (f"layer {layer.number} has no fit: the search for the likeliest gamma distribution came to no end",)
+            return (f"layer {layer.number} has no fit: no gamma distribution of finite likelihood was found",)
         row.update({name: getattr(found, name) for name in _NAMES if name != "left"})
         return ()
-
-
-def _scipy_stats() -> ModuleType:
-    """Return the module of scipy that has distributions.
-
-    Raises:
-        MeasurementError: scipy is not installed.
-    """
-    try:
-        return importlib.import_module("scipy.stats")
-    except ImportError as error:
-        raise MeasurementError(
-            f"edge.distribution fits distributions with the package scipy, which cannot be imported ({error}); "
-            f"pip install 'maprobe[graphs]'"
-        ) from None
 
 
 def negative_log(ratios: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
@@ -132,38 +95,6 @@ def negative_log(ratios: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 
     values: np.ndarray[Any, Any] = np.sort(-np.log10(ratios.ravel() + np.finfo(np.float64).eps))
     return values
-
-
-def fitted(values: np.ndarray[Any, Any], most: int) -> Fit | None:
-    """Return the likeliest gamma distribution of values in ascending order, or None where none is found.
-
-    Args:
-        values: the values, finite and not all the same.
-        most: how many of them the search looks at. They are taken at evenly spaced ranks, both ends among them, so
-            that their distribution function is that of all values within 1 / most. How well it goes with the values
-            is asked of all of them.
-
-    Raises:
-        MeasurementError: scipy is not installed.
-    """
-    import numpy as np
-
-    gamma = _scipy_stats().gamma
-    count = len(values)
-    ranks = np.linspace(0, count - 1, min(most, count)).round().astype(np.int64)
-    with warnings.catch_warnings(), np.errstate(all="ignore"):
-        warnings.simplefilter("ignore")
-        try:
-            shape, loc, scale = (float(number) for number in gamma.fit(values[ranks]))
-        except (RuntimeError, ValueError):  # what scipy says where its search leaves the distribution's domain
-            return None
-        below = gamma.cdf(values, shape, loc, scale)
-        likelihood = float(gamma.logpdf(values, shape, loc, scale).mean())
-    steps = np.arange(count + 1) / count
-    distance = float(max((steps[1:] - below).max(), (below - steps[:-1]).max()))
-    if not all(map(math.isfinite, (shape, loc, scale, likelihood, distance))):
-        return None
-    return Fit(shape=shape, loc=loc, scale=scale, log_likelihood=likelihood, ks=distance)
 
 
 def _histogram(layer: int, values: np.ndarray[Any, Any], over: float) -> list[dict[str, Scalar]]:
