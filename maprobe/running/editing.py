@@ -147,14 +147,14 @@ class Editor:
 
     def _add(self, noise: Noise) -> None:
         """Add noise to what the modules of its sites give out."""
-        for site, values in noise.parts.items():
+        for site in noise.parts:
             part = self._anatomy.at(site, 1)
             assert part is not None, "noise is made for sites that there are"
 
-            def add(value: torch.Tensor, values: Sequence[torch.Tensor] = values) -> torch.Tensor:
+            def add(value: torch.Tensor, site: str = site) -> torch.Tensor:
                 assert self.batch is not None, "hooks are only called within a forward call"
                 self._changed = True
-                return value + values[self.batch.sequences[0]]
+                return noise.added(site, self.batch.sequences[0], value)
 
             self._stack.callback(shown(part, site, add))
 

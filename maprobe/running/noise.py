@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,7 +17,7 @@ from maprobe.errors import InterventionError
 from maprobe.running.calling import Arguments, call, moved, resting
 from maprobe.running.digests import parameters_digest
 from maprobe.running.own_inputs import OwnInputs
-from maprobe.running.own_sites import loss_of, shown
+from maprobe.running.own_sites import loss_of, rows_of, shown
 
 if TYPE_CHECKING:
     from maprobe.progress import Progress
@@ -28,6 +29,7 @@ __all__ = ["SITES_OF_NOISE", "Noise", "make_noise"]
 
 SITES_OF_NOISE = ("embed.out", "edge.embed")
 _TOGETHER = 128  # inputs that go through the model in one call while noise is learnt
+_FEWEST = 2  # numbers that have a standard deviation
 _FACTOR = 0.5  # of the rate that is left when nothing got worse for long enough
 
 
@@ -37,17 +39,23 @@ class Noise:
 
     Attributes:
         parts: by site, what is added to the rows of each input: rows x width, one after the other.
-        losses: the mean loss over all inputs at each step; of random noise, none.
-        steps: how many steps were made.
+        losses: the mean loss over all inputs, first of the noise as it was drawn, then after each step; of random
+            noise, none.
+        rate: the rate with which learning ended; of random noise, nan.
     """
 
     parts: Mapping[str, tuple[torch.Tensor, ...]]
     losses: tuple[float, ...] = ()
+    rate: float = math.nan
 
     @property
     def steps(self) -> int:
         """How many steps were made."""
-        return len(self.losses)
+        return max(len(self.losses) - 1, 0)
+
+    def added(self, site: str, number: int, value: torch.Tensor) -> torch.Tensor:
+        """Return what a site shows of an input, rows x columns, with the noise of that input added."""
+        return _added(site, value, self.parts[site][number])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -67,8 +75,9 @@ def make_noise(anatomy: Anatomy, inputs: AnyInputs, edit: NoiseEdit, device: tor
     for more than ``patience`` steps. The noise with the highest loss of all steps is kept. The model is frozen.
 
     Raises:
-        InterventionError: the model's code names no embedding or brings no loss; the loss is not finite; or the weights
-            are not what they were.
+        InterventionError: the model's code names no embedding or brings no loss; an embedding is called more or less
+            than once for an input, or gives too little to have a deviation; inputs cannot be joined, or their rows do
+            not follow one another then; the loss is not finite; or the weights are not what they were.
     """
     own, parts = anatomy.own, _places(anatomy)
     if own is None or own.loss is None or not isinstance(inputs, OwnInputs):
@@ -84,10 +93,10 @@ def make_noise(anatomy: Anatomy, inputs: AnyInputs, edit: NoiseEdit, device: tor
         before = parameters_digest(anatomy.model)
         chunks = _chunks(own, inputs, heights, device)
         learner = _Learner(anatomy, own, parts, chunks, edit)
-        noise, losses = learner.learn(drawn, progress)
+        noise, losses, rate = learner.learn(drawn, progress)
         if parameters_digest(anatomy.model) != before:
             raise InterventionError("the weights changed while noise was learnt, so that nothing can be compared")
-    return Noise(parts=_apart(noise, heights), losses=tuple(losses))
+    return Noise(parts=_apart(noise, heights), losses=tuple(losses), rate=rate)
 
 
 @dataclass(slots=True, eq=False)
@@ -100,8 +109,8 @@ class _Learner:
 
     def learn(
         self, drawn: Mapping[str, torch.Tensor], progress: Progress
-    ) -> tuple[dict[str, torch.Tensor], list[float]]:
-        """Return the noise with the highest loss, and the loss at each step."""
+    ) -> tuple[dict[str, torch.Tensor], list[float], float]:
+        """Return the noise with the highest loss, the loss at the start and after each step, and the last rate."""
         edit = self.edit
         noise = {site: value.clone().requires_grad_() for site, value in drawn.items()}
         optimizer = torch.optim.Adam(noise.values(), lr=edit.rate, maximize=True)
@@ -114,7 +123,8 @@ class _Learner:
             for step in range(edit.steps + 1):
                 scaled = _scaled(noise, edit.deviation)
                 added = {site: value.detach().requires_grad_() for site, value in scaled.items()}
-                last = step == edit.steps or float(optimizer.param_groups[0]["lr"]) < edit.min_rate
+                rate = float(optimizer.param_groups[0]["lr"])
+                last = step == edit.steps or rate < edit.min_rate
                 loss = self._loss(added, differentiate=not last)
                 if not math.isfinite(loss):
                     raise InterventionError(f"the loss is {loss} at step {step} of learning noise; lower `rate`")
@@ -128,17 +138,17 @@ class _Learner:
                 optimizer.step()
                 schedule.step(loss)
                 bar.advance()
-        return kept, losses
+        return kept, losses, rate
 
     def _loss(self, added: Mapping[str, torch.Tensor], *, differentiate: bool) -> float:
         """Return the mean loss over all inputs; gradients of what is added are summed up where they are asked for."""
         total = sum(chunk.count for chunk in self.chunks)
-        mean = 0.0
+        summed = 0.0
         for chunk in self.chunks:
             with ExitStack() as stack:
                 for site, part in self.parts.items():
-                    rows = added[site][chunk.rows[site]]
-                    stack.callback(shown(part, site, lambda value, rows=rows: value + rows))  # type: ignore[misc]
+                    add = partial(_added, site, noise=added[site][chunk.rows[site]])
+                    stack.callback(shown(part, site, lambda value, add=add: add(value)))  # type: ignore[misc]
                 output = call(
                     self.anatomy.model,
                     Arguments.of(chunk.given),
@@ -147,11 +157,22 @@ class _Learner:
                 )
             assert self.own.loss is not None, "looked at before"
             with torch.set_grad_enabled(differentiate):
-                loss = loss_of(self.own.loss, output, chunk.given).sum() * (chunk.count / total)
+                loss = loss_of(self.own.loss, output, chunk.given).sum()
             if differentiate and loss.requires_grad:
-                loss.backward()  # type: ignore[no-untyped-call]
-            mean += float(loss.detach())
-        return mean
+                loss.backward(torch.full_like(loss, chunk.count / total))  # type: ignore[no-untyped-call]
+            summed += float(loss.detach()) * chunk.count
+        return summed / total
+
+
+def _added(site: str, value: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+    """Return a value with noise of the same form added, in the dtype of the value."""
+    if value.shape[-2:] != noise.shape or value.numel() != noise.numel():
+        raise InterventionError(
+            f"{site} has the form {tuple(value.shape)}, and the same inputs have {len(noise)} rows of "
+            f"{noise.shape[-1]} numbers there when each is run alone; let `join` put their rows one after another, or "
+            f"leave it out"
+        )
+    return value + noise.to(value.dtype)
 
 
 def _gradient(value: torch.Tensor) -> torch.Tensor:
@@ -177,14 +198,26 @@ def _sizes(
     widths: dict[str, int] = {}
 
     def see(site: str, value: torch.Tensor) -> None:
-        heights[site].append(value.shape[-2])
-        widths[site] = value.shape[-1]
+        _, rows, widths[site] = rows_of(value, site).shape
+        heights[site].append(rows)
 
     with ExitStack() as stack:
         for site, part in parts.items():
             stack.callback(shown(part, site, lambda value, site=site: see(site, value)))  # type: ignore[misc]
         for number in range(len(inputs.items)):
             call(anatomy.model, inputs.batch((number,), device).given, logits=True, gradients="later")
+            for site, each in heights.items():
+                if len(each) != number + 1:
+                    raise InterventionError(
+                        f"{parts[site].path}, named for {site}, was called {len(each) - number} times on input "
+                        f"{number}, so that it is not known what noise is added to; name a module that is called once"
+                    )
+    for site, each in heights.items():
+        if sum(each) * widths[site] < _FEWEST:
+            raise InterventionError(
+                f"{site} gives {sum(each)} x {widths[site]} numbers over all inputs, and noise with a deviation takes "
+                f"{_FEWEST} at least; run more inputs"
+            )
     return heights, widths
 
 
@@ -197,13 +230,24 @@ def _chunks(
     chunks = []
     for first in range(0, len(inputs.items), size):
         some = inputs.items[first : first + size]
-        given = own.join([item.given for item in some]) if own.join is not None else some[0].given
+        given = some[0].given if own.join is None else _joined(own.join, [item.given for item in some])
         rows = {}
         for site, each in heights.items():
             end = starts[site] + sum(each[first : first + size])
             rows[site], starts[site] = slice(starts[site], end), end
         chunks.append(_Chunk(given=moved(given, device), count=len(some), rows=rows))
     return chunks
+
+
+def _joined(join: Callable[[Sequence[Any]], Any], given: Sequence[Any]) -> Any:  # noqa: ANN401 - of the model's code
+    try:
+        return join(given)
+    except Exception as error:
+        first = (str(error).strip().splitlines() or ["no message"])[0]
+        raise InterventionError(
+            f"`join` of the model's code failed on {len(given)} inputs with {type(error).__name__}: {first}; correct "
+            f"it, or leave it out"
+        ) from error
 
 
 def _scaled(noise: Mapping[str, torch.Tensor], deviation: float) -> dict[str, torch.Tensor]:

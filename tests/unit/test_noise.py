@@ -9,12 +9,16 @@ from typing import Any
 
 import pytest
 import torch
+from test_graphs_models import GRAPHS, GT, model_of
 from test_own_models import brought, checked, given, quantity, subject
 from torch import nn
 
 import maprobe
 from maprobe.edits import NoiseEdit
 from maprobe.errors import InterventionError
+from maprobe.graphs import GraphBatch
+from maprobe.graphs.inputs import GraphInputs
+from maprobe.graphs.losses import loss_of
 from maprobe.progress import Silent
 from maprobe.python_models import ModelInput, PythonModel
 from maprobe.running.digests import parameters_digest
@@ -42,6 +46,18 @@ class Line(nn.Module):
         return rows
 
 
+class Twice(Line):
+    """One that calls its embedding again on three rows, where noise would be added twice."""
+
+    def forward(self, rows: torch.Tensor) -> torch.Tensor:
+        """Return rows x 3."""
+        return super().forward(rows) + (self.embed(rows) if len(rows) == 3 else 0)
+
+
+_ONE = [ModelInput(given=torch.ones(1, 2))]
+_SMALL = {"embed.out": "0", "block.out": ["1"]}
+
+
 def line(**other: Any) -> PythonModel:
     """A linear model whose loss is the mean of its output, and inputs of 2, 3 and 4 rows."""
     with torch.random.fork_rng():
@@ -49,7 +65,7 @@ def line(**other: Any) -> PythonModel:
         module = Line()
     inputs = [ModelInput(given=torch.full((2 + at, 2), float(at))) for at in range(3)]
     fields: dict[str, Any] = {"sites": {"embed.out": "embed"}, "loss": lambda output, rows: output.mean()}
-    return PythonModel(module=module, inputs=inputs, **{**fields, **other})
+    return PythonModel(**{"module": module, "inputs": inputs, **fields, **other})
 
 
 def made(model: PythonModel, edit: NoiseEdit) -> Noise:
@@ -135,6 +151,83 @@ def test_inputs_learn_together_as_they_do_one_by_one() -> None:
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
 
 
+def graphs(**other: Any) -> PythonModel:
+    """A small graph transformer and six graphs, whose loss is the absolute error."""
+    model = model_of(GT).eval()
+    fields: dict[str, Any] = {
+        "sites": {"embed.out": "node_embedding", "edge.embed": "edge_embedding"},
+        "loss": lambda output, batch: loss_of(output, batch.targets, "regression"),
+        "join": GraphBatch.joined,
+    }
+    return PythonModel(module=model, inputs=list(GraphInputs(GRAPHS)), **{**fields, **other})
+
+
+def test_noise_of_a_graph_transformer_raises_the_loss_to_what_plain_hooks_find() -> None:
+    model = graphs()
+    drawn, learnt = (made(model, replace(LEARNT, learnt=flag)) for flag in (False, True))
+    places = {"embed.out": model.module.node_embedding, "edge.embed": model.module.edge_embedding}
+
+    def loss_with(noise: Noise) -> float:
+        losses = []
+        for number, item in enumerate(model.inputs):  # type: ignore[arg-type]
+            handles = [
+                place.register_forward_hook(lambda m, a, output, n=noise.parts[site][number]: output + n)
+                for site, place in places.items()
+            ]
+            with torch.no_grad():
+                losses.append(float((model.module(item.given) - item.given.targets).abs().mean()))
+            for handle in handles:
+                handle.remove()
+        return sum(losses) / len(losses)
+
+    assert loss_with(drawn) == pytest.approx(learnt.losses[0], rel=1e-5)
+    assert loss_with(learnt) == pytest.approx(max(learnt.losses), rel=1e-5)
+    assert loss_with(learnt) > loss_with(drawn)
+
+
+def test_graphs_learn_together_as_they_do_one_by_one() -> None:
+    together, apart = (made(graphs(join=join), replace(LEARNT, steps=5)) for join in (GraphBatch.joined, None))
+    assert together.losses == pytest.approx(apart.losses, rel=1e-5)
+    for site in ("embed.out", "edge.embed"):
+        torch.testing.assert_close(torch.cat(together.parts[site]), torch.cat(apart.parts[site]), rtol=1e-4, atol=1e-5)
+
+
+def test_noise_is_the_same_for_a_seed_and_another_for_another() -> None:
+    for learnt in (False, True):
+        edit = replace(LEARNT, learnt=learnt, steps=3)
+        one, again, other = (made(line(), replace(edit, seed=seed)).parts["embed.out"] for seed in (5, 5, 6))
+        assert all(map(torch.equal, one, again))
+        assert not any(map(torch.equal, one, other))
+
+
+def test_nothing_is_gained_where_nothing_hangs_on_the_embedding() -> None:
+    deaf = line(loss=lambda output, rows: output.detach().mean() * 0 + 2)
+    drawn, learnt = (made(deaf, replace(LEARNT, learnt=flag)) for flag in (False, True))
+    assert {2.0} == set(learnt.losses)
+    assert all(map(torch.equal, drawn.parts["embed.out"], learnt.parts["embed.out"]))
+
+
+def test_it_is_told_how_far_learning_went() -> None:
+    learnt = made(line(), replace(LEARNT, steps=7))
+    assert (7, 0.05) == (learnt.steps, learnt.rate)
+    assert 0 == made(line(), replace(LEARNT, learnt=False)).steps
+
+
+def test_noise_takes_the_dtype_of_the_embedding() -> None:
+    module = line().module.to(torch.bfloat16)
+    inputs = [ModelInput(given=torch.ones(rows, 2, dtype=torch.bfloat16)) for rows in (2, 3)]
+    model = line(module=module, inputs=inputs)
+    noise, found = made(model, LEARNT), subject(model)
+    assert max(noise.losses) > noise.losses[0]
+    seen: list[torch.dtype] = []
+    handle = module.register_forward_hook(lambda module, args, output: seen.append(output.dtype))
+    with Recorder(found.anatomy, [], [noise]) as recorder:
+        for batch in batches(OwnInputs(items=tuple(inputs), description="", digest=""), size=1, device=found.device):
+            recorder.run(batch)
+    handle.remove()
+    assert [torch.bfloat16] * 2 == seen
+
+
 def test_learning_ends_when_the_rate_has_fallen() -> None:
     still = line(loss=lambda output, rows: output.sum() * 0 + 1)
     noise = made(still, replace(LEARNT, steps=100, patience=0, rate=0.08, min_rate=0.01))
@@ -147,7 +240,10 @@ def test_the_model_is_as_it_was() -> None:
     before = parameters_digest(model.module)
     flags = [parameter.requires_grad for parameter in model.module.parameters()]
     state = torch.get_rng_state()
+    model.module.layers[1].train()
+    modes = [module.training for module in model.module.modules()]
     made(model, LEARNT)
+    assert modes == [module.training for module in model.module.modules()]
     assert before == parameters_digest(model.module)
     assert flags == [parameter.requires_grad for parameter in model.module.parameters()]
     assert all(parameter.grad is None for parameter in model.module.parameters())
@@ -165,9 +261,16 @@ def test_the_model_is_as_it_was_after_an_error_too() -> None:
             raise ValueError("no more")
         return output.mean()
 
+    model.module.layers[0].weight.requires_grad_(False)
+    model.module.layers[1].train()
     flags = [parameter.requires_grad for parameter in model.module.parameters()]
+    modes = [module.training for module in model.module.modules()]
+    before, state = parameters_digest(model.module), torch.get_rng_state()
     with pytest.raises(maprobe.MaprobeError, match="ValueError: no more"):
         made(replace(model, loss=failing), LEARNT)
+    assert before == parameters_digest(model.module)
+    assert modes == [module.training for module in model.module.modules()]
+    assert torch.equal(state, torch.get_rng_state())
     assert flags == [parameter.requires_grad for parameter in model.module.parameters()]
     assert not any(module._forward_hooks for module in model.module.modules())
 
@@ -178,6 +281,13 @@ def test_the_model_is_as_it_was_after_an_error_too() -> None:
         (lambda: line(loss=None), "the loss that a model's own code brings"),
         (lambda: line(sites={}), "names a module for neither"),
         (lambda: line(loss=lambda output, rows: output.mean() * float("nan")), "the loss is nan at step 0"),
+        (lambda: line(join=lambda rows: rows[0]), r"the form \(2, 3\), and the same inputs have 9 rows of 3 numbers"),
+        (lambda: line(join=lambda rows: rows.cat), "`join` .* failed on 3 inputs with AttributeError"),
+        (lambda: line(module=Twice()), "embed, named for embed.out, was called 2 times on input 1"),
+        (
+            lambda: line(module=nn.Sequential(nn.Linear(2, 1), nn.Linear(1, 1)), sites=_SMALL, inputs=_ONE),
+            "embed.out gives 1 x 1 numbers over all inputs, and noise with a deviation takes 2",
+        ),
     ],
 )
 def test_what_cannot_be_learnt_is_told(model: Any, reason: str) -> None:
