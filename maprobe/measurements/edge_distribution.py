@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from maprobe.measurements.edges import EDGES, OVER, PER, SITE, EdgeLayer, Edges
 from maprobe.measurements.gamma import demand_scipy, fitted
 from maprobe.readings import Axis, Quantity, Reading, Scalar
-from maprobe.recipes import Batch, FoldContext, MeasurementRecipe, Parameter, QuantitySpec, Tap
+from maprobe.recipes import MeasurementRecipe, Parameter, QuantitySpec
 
 if TYPE_CHECKING:
     import numpy as np
-    import torch
 
 __all__ = ["EDGE_DISTRIBUTION", "negative_log"]
 
@@ -24,30 +23,18 @@ _NAMES = ("shape", "loc", "scale", "log_likelihood", "ks", "left")
 
 
 @dataclass
-class _EdgeDistributionFold:
-    context: FoldContext
-    edges: Edges = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.edges = Edges(self.context, worded=False)
-
-    @property
-    def taps(self) -> tuple[Tap, ...]:
-        return self.edges.taps
-
-    def observe(self, tap: Tap, value: torch.Tensor, batch: Batch, *, offset: int = 0) -> None:
-        del offset
-        self.edges.take(tap, value, batch)
+class _EdgeDistributionFold(Edges):
+    worded: bool = False
 
     def finish(self, companions: Mapping[str, Reading]) -> Reading:
         del companions
         demand_scipy("edge.distribution")
         per = str(self.context.request.option("per"))
         rows: dict[int, dict[str, float]] = {}
-        notes = [*self.edges.notes()]
+        notes = [*self.notes()]
         records: list[dict[str, Scalar]] = []
-        for layer in self.edges.layers():
-            notes += self.edges.doubts(layer, per)
+        for layer in self.layers():
+            notes += self.doubts(layer, per)
             rows[layer.number] = dict.fromkeys(_NAMES, math.nan)
             if layer.unknown is None:
                 notes += self._look(layer, per, rows[layer.number], records)

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from maprobe.errors import MeasurementError, allowed_names, did_you_mean
 from maprobe.measurements.edges import EDGES, OVER, PER, SITE, EdgeLayer, Edges
 from maprobe.measurements.survey import lower_median
 from maprobe.readings import Quantity, Reading
-from maprobe.recipes import Batch, FoldContext, MeasurementRecipe, Parameter, QuantitySpec, Tap
+from maprobe.recipes import MeasurementRecipe, Parameter, QuantitySpec
 
 if TYPE_CHECKING:
-    import torch
+    pass
 
 __all__ = ["EDGE_KINDS"]
 
@@ -32,31 +32,17 @@ class _Cell:
 
 
 @dataclass
-class _EdgeKindsFold:
-    context: FoldContext
-    edges: Edges = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.edges = Edges(self.context)
-
-    @property
-    def taps(self) -> tuple[Tap, ...]:
-        return self.edges.taps
-
-    def observe(self, tap: Tap, value: torch.Tensor, batch: Batch, *, offset: int = 0) -> None:
-        del offset
-        self.edges.take(tap, value, batch)
-
+class _EdgeKindsFold(Edges):
     def finish(self, companions: Mapping[str, Reading]) -> Reading:
         del companions
         per = str(self.context.request.option("per"))
         cells: list[_Cell] = []
-        notes = [*self.edges.notes()]
+        notes = [*self.notes()]
         chosen: frozenset[str] = frozenset()
-        for layer in self.edges.layers():
+        for layer in self.layers():
             chosen = chosen or self._chosen()
             cells += self._cells(layer, per)
-            notes += self.edges.doubts(layer, per)
+            notes += self.doubts(layer, per)
         return Reading(
             kind="edge.kinds",
             quantities={quantity.name: quantity for quantity in self._quantities(cells, chosen, per)},
@@ -81,7 +67,7 @@ class _EdgeKindsFold:
         Raises:
             MeasurementError: the edges have no words, or none of them is of a kind asked for.
         """
-        there = set(self.edges.words)
+        there = set(self.words)
         if not any(there):
             raise MeasurementError(
                 "the edges have no kinds: the model says no word for any of them; give its inputs words for their "
@@ -100,8 +86,8 @@ class _EdgeKindsFold:
         import torch
 
         over = float(self.context.request.option("over"))  # type: ignore[arg-type]
-        kinds = {kind: number for number, kind in enumerate(dict.fromkeys(self.edges.words))}
-        of = torch.tensor([kinds[word] for word in self.edges.words])
+        kinds = {kind: number for number, kind in enumerate(dict.fromkeys(self.words))}
+        of = torch.tensor([kinds[word] for word in self.words])
         ratios = layer.ratios(per, layer.largest()[0])
         cells = []
         for kind in sorted(kinds):

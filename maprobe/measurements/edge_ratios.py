@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from maprobe.measurements.edges import EDGES, OVER, PER, SITE, EdgeLayer, Edges
 from maprobe.readings import Axis, Place, Quantity, Reading, Scalar
-from maprobe.recipes import Batch, FoldContext, MeasurementRecipe, QuantitySpec, Tap
+from maprobe.recipes import MeasurementRecipe, QuantitySpec
 
 if TYPE_CHECKING:
     import torch
@@ -32,29 +32,15 @@ class _Row:
 
 
 @dataclass
-class _EdgeRatiosFold:
-    context: FoldContext
-    edges: Edges = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.edges = Edges(self.context)
-
-    @property
-    def taps(self) -> tuple[Tap, ...]:
-        return self.edges.taps
-
-    def observe(self, tap: Tap, value: torch.Tensor, batch: Batch, *, offset: int = 0) -> None:
-        del offset
-        self.edges.take(tap, value, batch)
-
+class _EdgeRatiosFold(Edges):
     def finish(self, companions: Mapping[str, Reading]) -> Reading:
         del companions
         per = str(self.context.request.option("per"))
         rows: list[_Row] = []
-        notes = [*self.edges.notes()]
-        for layer in self.edges.layers():
+        notes = [*self.notes()]
+        for layer in self.layers():
             rows.append(self._row(layer, per))
-            notes += self.edges.doubts(layer, per)
+            notes += self.doubts(layer, per)
         axes = (Axis("layer", tuple(row.layer for row in rows)),)
         quantities = [
             Quantity(
@@ -75,7 +61,7 @@ class _EdgeRatiosFold:
     def _row(self, layer: EdgeLayer, per: str) -> _Row:
         placed = ("top", "edge_ratio", "layer_ratio", "peak")
         if layer.unknown is not None:
-            place = self.edges.place(*layer.unknown)
+            place = self.place(*layer.unknown)
             return _Row(
                 layer=layer.number,
                 values=dict.fromkeys(_NAMES, math.nan),
@@ -86,7 +72,7 @@ class _EdgeRatiosFold:
         largest, channels = layer.largest()
         by = {name: layer.ratios(name, largest) for name in ("edge", "layer")}
         at = {name: int(values.argmax()) for name, values in {**by, "top": largest}.items()}
-        places = {name: self.edges.place(edge, int(channels[edge])) for name, edge in at.items()}
+        places = {name: self.place(edge, int(channels[edge])) for name, edge in at.items()}
         peaks = {name: float(values[at[name]]) for name, values in by.items()}
         hits = int((by[per] > over).sum())
         values = {

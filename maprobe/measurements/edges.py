@@ -96,7 +96,12 @@ class EdgeLayer:
 
 @dataclass
 class Edges:
-    """What a fold keeps of a pass: the magnitudes of the first edges, layer by layer, and what the edges are called."""
+    """What folds of edges keep of a pass: the magnitudes of the first edges, layer by layer, and what they are called.
+
+    Attributes:
+        context: what the fold may know before the pass.
+        worded: whether it is kept what edges are called.
+    """
 
     context: FoldContext
     worded: bool = True
@@ -110,8 +115,9 @@ class Edges:
         """The places to be shown."""
         return tuple(Tap(SITE, layer) for layer in self.context.layers)
 
-    def take(self, tap: Tap, value: torch.Tensor, batch: Batch) -> None:
+    def observe(self, tap: Tap, value: torch.Tensor, batch: Batch, *, offset: int = 0) -> None:
         """Take in the edges of one graph in one layer, shape (1, edges, channels)."""
+        del offset
         limit = int(self.context.request.option("edges"))  # type: ignore[arg-type]
         for row, sequence in enumerate(batch.sequences):
             start = self.seen.get(tap.layer, 0)

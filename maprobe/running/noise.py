@@ -53,6 +53,16 @@ class Noise:
         """How many steps were made."""
         return max(len(self.losses) - 1, 0)
 
+    @property
+    def told(self) -> str:
+        """How far learning went, in a sentence; empty for random noise."""
+        if not self.losses:
+            return ""
+        return (
+            f"noise was learnt in {self.steps} steps, in which the mean loss over the inputs rose from "
+            f"{self.losses[0]:.4g} to {max(self.losses):.4g}; the rate ended at {self.rate:.2g}"
+        )
+
     def added(self, site: str, number: int, value: torch.Tensor) -> torch.Tensor:
         """Return what a site shows of an input, rows x columns, with the noise of that input added."""
         return _added(site, value, self.parts[site][number])

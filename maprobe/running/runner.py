@@ -13,7 +13,7 @@ from maprobe.readings import Circumstances, Reading
 from maprobe.recipes import Fold, FoldContext
 from maprobe.running.calling import resting
 from maprobe.running.inputs import AnyInputs, Inputs, batches, count_batches
-from maprobe.running.noise import make_noise
+from maprobe.running.noise import Noise, make_noise
 from maprobe.running.recorder import Recorder
 from maprobe.sites import ATTRIBUTION, site_named
 
@@ -77,19 +77,24 @@ def execute(
     for measure, fold in folds.items():
         if (failure := recorder.failure(fold)) is not None:
             failures[measure] = failure
-    outcomes = _finish(folds, registry, failures)
-    return {**_noted(outcomes, recorder.left_out), **failures}, recorder.forwards
+    outcomes = _noted(_finish(folds, registry, failures), _left_out(recorder.left_out), at=(ATTRIBUTION,))
+    learnt = [edit.told for edit in made if isinstance(edit, Noise) and edit.losses]
+    return {**_noted(outcomes, learnt), **failures}, recorder.forwards
 
 
-def _noted(outcomes: dict[MeasureRequest, Outcome], left_out: Sequence[str]) -> dict[MeasureRequest, Outcome]:
-    """Say with Readings of attributions which weights they are not of."""
-    if not left_out:
-        return outcomes
-    others = f" and {len(left_out) - 1} more" if len(left_out) > 1 else ""
-    note = f"left out are weights that are no matrix of a linear layer: {left_out[0]}{others}"
+def _left_out(weights: Sequence[str]) -> list[str]:
+    """Say which weights the Readings of attributions are not of."""
+    others = f" and {len(weights) - 1} more" if len(weights) > 1 else ""
+    return [f"left out are weights that are no matrix of a linear layer: {weights[0]}{others}"] if weights else []
+
+
+def _noted(
+    outcomes: dict[MeasureRequest, Outcome], notes: Sequence[str], at: Sequence[str] = ()
+) -> dict[MeasureRequest, Outcome]:
+    """Add notes to the Readings of some sites, or of all."""
     return {
-        measure: replace(outcome, notes=(*outcome.notes, note))
-        if isinstance(outcome, Reading) and measure.site == ATTRIBUTION
+        measure: replace(outcome, notes=(*outcome.notes, *notes))
+        if isinstance(outcome, Reading) and (not at or measure.site in at)
         else outcome
         for measure, outcome in outcomes.items()
     }

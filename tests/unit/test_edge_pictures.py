@@ -164,3 +164,29 @@ def test_both_are_hung_under_their_names(tmp_path: Path) -> None:
         link.path for link in hanging.links
     ]
     assert all(path.stat().st_size > 5000 for path in tmp_path.rglob("*.*"))
+
+
+def test_what_was_there_before_training_is_a_band_over_all_layers() -> None:
+    after, before = taken(EDGE_RATIOS, massive()), taken(EDGE_RATIOS, massive(1.0))
+    figure = drawn(lambda use: edges.draw_curves(use, before=before), after)
+    (band,) = figure.axes[0].collections
+    ratios = [float(row["ratio"]) for row in before.records]  # type: ignore[arg-type]
+    low, high = band.get_paths()[0].get_extents().intervaly
+    assert (min(ratios), max(ratios)) == (pytest.approx(low), pytest.approx(high))
+    assert "before training" in " ".join(text.get_text() for text in figure.axes[0].get_legend().get_texts())
+    assert not drawn(edges.draw_curves, after).axes[0].collections
+
+
+def test_the_band_is_that_of_the_same_measurement_on_the_same_checkpoint_with_untrained_weights() -> None:
+    plain, other = taken(EDGE_RATIOS, massive()), taken(EDGE_RATIOS, massive(1.0))
+
+    def edited(edit: str, measured: str = EDGE_RATIOS.name) -> ReadingUse:
+        circumstances = replace(INPUTS, bos="", measure=measured, edit=edit)
+        return ReadingUse(checkpoint=SMOLLM2, reading=replace(other, circumstances=circumstances), probes=("q",))
+
+    use = ReadingUse(checkpoint=SMOLLM2, reading=plain, probes=("p",))
+    wanted = edited("untrained at everywhere")
+    assert wanted.reading is gallery._before_training(use, [edited("noise at embeddings"), use, wanted])
+    assert gallery._before_training(use, [use, edited("noise at embeddings")]) is None
+    assert gallery._before_training(use, [edited("untrained at everywhere", "edge.ratios per=layer")]) is None
+    assert gallery._before_training(use, [replace(wanted, checkpoint="another")]) is None

@@ -351,3 +351,13 @@ def test_a_model_that_hangs_on_no_embedding_gains_nothing(tmp_path: Path) -> Non
     (verdict,) = checked(model, tmp_path, _PROBE)
     assert 1.0 == pytest.approx(quantity(verdict, "over_control").value, rel=1e-3)
     assert maprobe.Status.FAILED == verdict.status
+
+
+def test_the_reading_tells_how_far_learning_went(tmp_path: Path) -> None:
+    model = brought()
+    (verdict,) = checked(model, tmp_path, _PROBE)
+    noise = made(model, LEARNT)
+    assert verdict.reading is not None
+    assert noise.told in verdict.reading.notes
+    assert f"learnt in 20 steps, in which the mean loss over the inputs rose from {noise.losses[0]:.4g}" in noise.told
+    assert not made(model, replace(LEARNT, learnt=False)).told

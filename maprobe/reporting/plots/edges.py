@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from maprobe.readings import Reading, Scalar, unplain
 from maprobe.reporting.escaping import one_line
-from maprobe.reporting.plots.canvas import BLUE, RED, Undrawable, plain_numbers, sheet, titled
+from maprobe.reporting.plots.canvas import BLUE, GREY, RED, Undrawable, plain_numbers, sheet, titled
 from maprobe.reporting.plots.captions import figure_of, taken
 from maprobe.reporting.report import ReadingUse
 
@@ -33,8 +33,12 @@ class _Gamma:
     ks: float
 
 
-def draw_curves(use: ReadingUse) -> Figure:
+def draw_curves(use: ReadingUse, before: Reading | None = None) -> Figure:
     """Return the picture of an ``edge.ratios`` Reading: the largest ratio of each edge, sorted, a line a layer.
+
+    Args:
+        use: the Reading.
+        before: what the same measurement found before training, which is drawn as one band over all layers.
 
     Raises:
         Undrawable: no ratio is a number above 0.
@@ -56,6 +60,8 @@ def draw_curves(use: ReadingUse) -> Figure:
         ranks, ratios = zip(*curve, strict=True)
         colour = colours(0.9 * place / max(1, len(curves) - 1))
         axes.plot(ranks, ratios, color=colour, linewidth=1.4, label=f"layer {layer}")
+    if before is not None:
+        _band(axes, before.records)
     axes.axhline(over, color=RED, linestyle=":", linewidth=1.2, label=f"massive: above {figure_of(over)}")
     plain_numbers(axes, "y")
     axes.set_xlim(0, 1)
@@ -70,6 +76,20 @@ def draw_curves(use: ReadingUse) -> Figure:
         [*taken(use), *map(one_line, use.reading.notes)],
     )
     return figure
+
+
+def _band(axes: Axes, records: Sequence[Mapping[str, Scalar]]) -> None:
+    """Shade what lies between the lowest and the highest layer at each rank."""
+    ranks: dict[float, list[float]] = {}
+    for row in records:
+        ranks.setdefault(_number(row["rank"]), []).append(_positive(_number(row["ratio"])))
+    known = {
+        rank: [ratio for ratio in ratios if math.isfinite(ratio)]
+        for rank, ratios in sorted(ranks.items())
+        if any(map(math.isfinite, ratios))
+    }
+    low, high = [min(ratios) for ratios in known.values()], [max(ratios) for ratios in known.values()]
+    axes.fill_between(list(known), low, high, color=GREY, alpha=0.25, linewidth=0, label="before training,\nall layers")
 
 
 def draw_histograms(use: ReadingUse) -> Figure:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from maprobe.errors import ReportError
+from maprobe.interventions.untrained import UNTRAINED
+from maprobe.readings import Reading
 from maprobe.reporting.plots import biases, edges, heads, layers, maps, relief
 from maprobe.reporting.plots.canvas import SUFFIXES, Undrawable, require_matplotlib, save, styled
 from maprobe.reporting.report import PictureLink, PropertyReport, ReadingUse
@@ -55,7 +58,8 @@ def pictures(report: PropertyReport) -> tuple[Picture, ...]:
     """Return the pictures that a report may have, in its order, each with a path of its own."""
     found: list[Picture] = []
     taken: set[str] = set()
-    for use in report.readings():
+    uses = report.readings()
+    for use in uses:
         # What an intervention compares is no Reading of these kinds: it has its own quantities.
         if use.reading.kind not in _KINDS or "untouched" in use.reading.quantities:
             continue
@@ -67,8 +71,22 @@ def pictures(report: PropertyReport) -> tuple[Picture, ...]:
             number += 1
             stem = f"{plain}-{number}"
         taken.add(stem.lower())
+        if use.reading.kind == "edge.ratios":
+            draw = partial(edges.draw_curves, before=_before_training(use, uses))
         found.append(Picture(use=use, stem=stem, draw=draw))
     return tuple(found)
+
+
+def _before_training(use: ReadingUse, uses: Iterable[ReadingUse]) -> Reading | None:
+    """Return what the same measurement found on the same checkpoint with its untrained weights, if that was asked."""
+    here = use.reading.circumstances
+    for other in uses:
+        there = other.reading.circumstances
+        if other.checkpoint == use.checkpoint and here is not None and there is not None:
+            alike = (here.measure, here.digest) == (there.measure, there.digest)
+            if alike and there.edit.startswith(UNTRAINED.name):
+                return other.reading
+    return None
 
 
 def _safe(name: str) -> str:
