@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from maprobe.cases import Case, InputsRequest, InterveneRequest, MeasureRequest, Options, Probe
-from maprobe.errors import MaprobeError, PlanError
+from maprobe.costs import memory_of
+from maprobe.errors import MaprobeError
 from maprobe.facts import CheckpointFacts
 from maprobe.recipes import MeasurementRecipe
 from maprobe.registry import Registry
@@ -33,11 +34,9 @@ __all__ = [
     "merged",
 ]
 
-Arm = Literal["untouched", "edited", "control"]
+_SUMMED = ("passes", "forwards", "backwards", "tokens", "learning")
 
-_GIB = 1 << 30
-_FLOAT = 4
-_CHUNK = 1 << 24  # floats that a statistic over logits or attention holds at a time
+Arm = Literal["untouched", "edited", "control"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,10 +66,17 @@ class RunKey:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """One pass: all sequences of an input through one checkpoint, with the measurements it serves."""
+    """One pass: all sequences of an input through one checkpoint, with the measurements it serves.
+
+    Attributes:
+        key: what tells it from others.
+        measures: the measurements.
+        learning: how many steps of learning over all inputs its edit takes before, at most.
+    """
 
     key: RunKey
     measures: tuple[MeasureRequest, ...]
+    learning: int = 0
 
     @property
     def observes(self) -> bool:
@@ -149,6 +155,11 @@ class Plan:
         """Number of backward calls, one for each batch of each gradient pass."""
         return sum(self.size(run).gradient_batches for run in self.runs if run.differentiates)
 
+    @property
+    def learning(self) -> int:
+        """Number of steps of learning over all inputs, at most, each a forward and a backward pass over them."""
+        return sum(run.learning for run in self.runs)
+
     def calls(self, run: Run) -> int:
         """Return the number of forward calls of a run."""
         size = self.size(run)
@@ -176,6 +187,7 @@ class Plan:
             "forwards": self.forwards,
             "backwards": self.backwards,
             "tokens": self.tokens,
+            "learning": self.learning,
             "memory": self.memory,
             "runs": [
                 {
@@ -196,7 +208,7 @@ def merged(plans: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     if not plans:
         return {}
     return {
-        **{name: sum(plan[name] for plan in plans) for name in ("passes", "forwards", "backwards", "tokens")},
+        **{name: sum(plan[name] for plan in plans) for name in _SUMMED},
         "memory": max(plan["memory"] for plan in plans),
         "runs": [run for plan in plans for run in plan["runs"]],
     }
@@ -207,11 +219,13 @@ def describe(measure: MeasureRequest) -> str:
     parts = [measure.kind]
     if site_named(measure.site).per_layer:
         parts.append(f"{measure.site} {measure.layers}")
-    elif measure.site != "logits":
+    elif measure.site not in ("logits", measure.kind):
         parts.append(measure.site)
     if measure.tokens.kind != "all":
         parts.append(f"at {measure.tokens}")
-    parts.extend(f"{name}={value}" for name, value in measure.options)
+    parts.extend(
+        f"{name}={','.join(map(str, value)) if isinstance(value, tuple) else value}" for name, value in measure.options
+    )
     return " ".join(parts)
 
 
@@ -251,11 +265,23 @@ def make_plan(
         wanted += [companion_request(kind, registry) for kind in registry.measurements[probe.measure.kind].companions]
         for key in planned.arms.values():
             needs.setdefault(key, {}).update(dict.fromkeys(wanted))
-    runs = [Run(key=key, measures=tuple(measures)) for key, measures in needs.items() if measures]
+    runs = [
+        Run(key=key, measures=tuple(measures), learning=_learning(key, registry))
+        for key, measures in needs.items()
+        if measures
+    ]
     checkpoints = list(dict.fromkeys(planned.case.checkpoint for planned in cases))
     runs.sort(key=lambda run: (checkpoints.index(run.key.checkpoint), run.key.edit is not None))
-    memory = max((_memory(run, sizes, facts) for run in runs), default=0)
+    memory = max((memory_of(run, sizes, facts) for run in runs), default=0)
     return Plan(runs=tuple(runs), cases=tuple(cases), sizes=sizes, memory=memory)
+
+
+def _learning(key: RunKey, registry: Registry) -> int:
+    """Return the steps of learning that an edit takes; only the arm that is asked about learns."""
+    if key.edit is None or key.edit.arm != "edited":
+        return 0
+    parameter = registry.interventions[key.edit.intervene.target].learning
+    return int(key.edit.intervene.option(parameter)) if parameter else 0  # type: ignore[arg-type]
 
 
 def companion_request(kind: str, registry: Registry) -> MeasureRequest:
@@ -307,39 +333,3 @@ def _sized(
     except MaprobeError as error:
         return replace(planned, fault=str(error))
     return planned
-
-
-def _memory(
-    run: Run,
-    sizes: Mapping[tuple[str, InputsRequest], InputSize],
-    facts: Mapping[str, CheckpointFacts],
-) -> int:
-    """Estimate the extra bytes a pass holds at once beyond the weights: statistics, logits, attention."""
-    size, fact = sizes[run.key.checkpoint, run.key.inputs], facts[run.key.checkpoint]
-    rows = -(-size.sequences // max(1, size.batches)) * size.length
-    stream = rows * int(fact["hidden_size"])
-    # The residual stream itself, its float32 magnitudes, and the copy that is partitioned.
-    total = 3 * _FLOAT * stream
-    sites = {measure.site for measure in run.measures}
-    if "logits" in sites:
-        total += _FLOAT * (rows * int(fact["vocab_size"]) + _CHUNK)
-    if sites & {"block.attn.probs", "block.attn.scores"}:
-        total += 3 * _FLOAT * _CHUNK
-    if run.differentiates:
-        # What each block took in; what went into and came out of the linear layers of one block, for all sequences.
-        hidden, wide, depth = (int(fact[name]) for name in ("hidden_size", "intermediate_size", "num_hidden_layers"))
-        total += _FLOAT * (size.tokens * (depth * hidden + 8 * hidden + 4 * (wide or 4 * hidden)) + _CHUNK)
-    return total
-
-
-def require_memory(plan: Plan, limit: float | None) -> None:
-    """Refuse a plan over the limit, given in GiB.
-
-    Raises:
-        PlanError: the plan's largest pass needs more.
-    """
-    if limit is not None and plan.memory > limit * _GIB:
-        raise PlanError(
-            f"the plan needs about {plan.memory / _GIB:.2f} GiB beyond the weights, and --maprobe-memory allows "
-            f"{limit:g} GiB; shorten `length`, lower --maprobe-batch, or raise the limit"
-        )

@@ -224,6 +224,8 @@ class InterventionRecipe:
         inputs: gives the inputs that the measurement which locates is made on, or None for those of the probe; without
             it, they are those of the probe.
         parameters: its own keys under ``intervene``.
+        learning: the parameter that says how many steps of learning over all inputs its edit takes, at most; empty
+            where nothing is learnt.
     """
 
     name: str
@@ -237,6 +239,7 @@ class InterventionRecipe:
     handed: tuple[str, ...] = ()
     inputs: Callable[[InterveneRequest], InputsRequest | None] | None = None
     parameters: tuple[Parameter, ...] = ()
+    learning: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

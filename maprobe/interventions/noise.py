@@ -40,6 +40,7 @@ NOISE = InterventionRecipe(
     at=("embeddings",),
     sets=(),
     controls=("random",),
+    learning="steps",
     edits=_edits,
     parameters=(
         _number("deviation", 0.1, "standard deviation of the noise, over all inputs and columns of a site"),

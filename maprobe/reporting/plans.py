@@ -37,8 +37,9 @@ def plan_table(plan: Mapping[str, Any], *, format: str = "simple", width: int | 
     )
     extra = plan["memory"] / _MIB
     backwards = f", {plan['backwards']} backward calls" if plan.get("backwards") else ""
+    learning = f", at most {plan['learning']} steps of learning over all inputs" if plan.get("learning") else ""
     cost = (
-        f"{plan['passes']} passes, {plan['forwards']} forward calls{backwards}, {plan['tokens']} tokens, "
+        f"{plan['passes']} passes, {plan['forwards']} forward calls{backwards}{learning}, {plan['tokens']} tokens, "
         f"about {extra:.0f} MiB beyond the weights; passes with an edit are not made where nothing is found to edit."
     )
     return f"{draw(grid, format=format, width=width)}\n\n{cost}"

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from maprobe.references import CheckpointReference, LoadOptions
     from maprobe.running.locations import Location
 
-__all__ = ["Inspected", "LoadedCheckpoint", "held", "inspect", "load", "provenance_of"]
+__all__ = ["Inspected", "LoadedCheckpoint", "facts_held", "held", "inspect", "load", "provenance_of"]
 
 _LIBRARIES = ("torch", "transformers", "tokenizers", "numpy")
 
@@ -166,15 +166,7 @@ def held(model: nn.Module, tokenizer: Any, label: str) -> LoadedCheckpoint:  # n
     config = _config(model)
     processor = tokenizer if isinstance(tokenizer, transformers.ImageProcessingMixin) else None
     tokenizer = None if processor is not None else tokenizer
-    facts = facts_of(
-        config,
-        tokenizer,
-        label=label,
-        reference=label,
-        causal=config is not None and _has_causal_head(model, config),
-        dtype=loaded_dtype(model),
-        classifier=type(model).__name__.endswith(CLASSIFIER),
-    )
+    facts = facts_held(model, tokenizer, label)
     provenance = provenance_of(
         model,
         tokenizer,
@@ -185,6 +177,20 @@ def held(model: nn.Module, tokenizer: Any, label: str) -> LoadedCheckpoint:  # n
     )
     reader = None if config is None else _reader(config, facts, None, processor)
     return LoadedCheckpoint(model=model, tokenizer=tokenizer, facts=facts, provenance=provenance, reader=reader)
+
+
+def facts_held(model: nn.Module, tokenizer: Any, label: str) -> CheckpointFacts:  # noqa: ANN401
+    """Return the facts of a model in memory, as its config and its tokenizer tell them."""
+    config = _config(model)
+    return facts_of(
+        config,
+        None if isinstance(tokenizer, transformers.ImageProcessingMixin) else tokenizer,
+        label=label,
+        reference=label,
+        causal=config is not None and _has_causal_head(model, config),
+        dtype=loaded_dtype(model),
+        classifier=type(model).__name__.endswith(CLASSIFIER),
+    )
 
 
 def _reader(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from maprobe.costs import require_memory
 from maprobe.errors import MaprobeError, MeasurementError
 from maprobe.judging import compare, judge, unanswered
 from maprobe.pairing import LEVEL
@@ -23,7 +24,6 @@ from maprobe.planning import (
     located_by,
     located_on,
     make_plan,
-    require_memory,
 )
 from maprobe.readings import Reading
 from maprobe.running.attributions import groups_of

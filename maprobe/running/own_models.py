@@ -15,7 +15,7 @@ from maprobe.errors import CheckpointError, did_you_mean
 from maprobe.facts import FACTS, CheckpointFacts
 from maprobe.modalities import brings_inputs
 from maprobe.python_models import PythonModel
-from maprobe.running.checkpoints import LoadedCheckpoint, held, provenance_of
+from maprobe.running.checkpoints import LoadedCheckpoint, facts_held, held, provenance_of
 from maprobe.running.digests import config_digest, parameters_digest
 from maprobe.running.discovery import longest_run
 from maprobe.running.own_sites import named_paths
@@ -129,7 +129,7 @@ def facts_of_own(model: PythonModel, *, label: str, reference: str) -> Checkpoin
         DiscoveryError: it names a site or a module that there is not.
     """
     if model.inputs is None:
-        plain = dict(held(model.module, model.tokenizer, label).facts.values)
+        plain = dict(facts_held(model.module, model.tokenizer, label).values)
     else:
         plain = {"architectures": [type(model.module).__name__], "dtype": loaded_dtype(model.module)}
         if "num_hidden_layers" not in model.facts:

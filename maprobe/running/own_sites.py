@@ -13,6 +13,7 @@ from torch import nn
 from maprobe.errors import DiscoveryError, MaprobeError, MeasurementError, allowed_names, did_you_mean
 from maprobe.running.anatomy import Anatomy, Part
 from maprobe.running.calling import call, incoming, outgoing, with_incoming, with_outgoing
+from maprobe.running.own_inputs import TOKENS
 from maprobe.sites import SITES, is_own, site_named
 
 if TYPE_CHECKING:
@@ -20,8 +21,20 @@ if TYPE_CHECKING:
     from typing import Any
 
     from maprobe.running.calling import Arguments
+    from maprobe.running.own_inputs import OwnBatch
 
-__all__ = ["NAMEABLE", "loss_of", "named_paths", "named_sites", "not_named", "proofs_of_sites", "rows_of", "shown"]
+__all__ = [
+    "NAMEABLE",
+    "at_site",
+    "loss_of",
+    "loss_shown",
+    "named_paths",
+    "named_sites",
+    "not_named",
+    "proofs_of_sites",
+    "rows_of",
+    "shown",
+]
 
 TAKEN_IN = ("block.mid", "block.attn.in", "block.mlp.in", "block.mlp.hidden")  # what a module is called on
 NAMEABLE = (
@@ -132,6 +145,21 @@ def rows_of(value: torch.Tensor, site: str) -> torch.Tensor:
     )
 
 
+def at_site(value: torch.Tensor, site: str, batch: OwnBatch) -> tuple[torch.Tensor, OwnBatch]:
+    """Return what a site shows of an input with an axis of sequences, and the batch as it is there.
+
+    Raises:
+        DiscoveryError: it has another form.
+        MeasurementError: the input has words for another number of rows.
+    """
+    axes = site_named(site).axes
+    if "head" not in axes:
+        value = rows_of(value, site)
+        return value, batch.at(axes[1], value.shape[1])
+    # Of attention, keys come whole and queries in blocks.
+    return value, batch.at(TOKENS, value.shape[axes.index("key") if "key" in axes else axes.index("token")])
+
+
 def proofs_of_sites(
     anatomy: Anatomy, given: Arguments, plain: torch.Tensor, answer: Callable[[object], torch.Tensor]
 ) -> Iterator[tuple[str, bool | None, str]]:
@@ -198,6 +226,13 @@ def loss_of(loss: Callable[[Any, Any], torch.Tensor], output: object, given: obj
             f"the loss that the model's code brings has the form {tuple(value.shape)}, and a single number is wanted"
         )
     return value.reshape(1)
+
+
+def loss_shown(anatomy: Anatomy, output: object, batch: OwnBatch) -> torch.Tensor:
+    """Return the loss of one input, shape (1,); nothing where the model's code brings none."""
+    if anatomy.own is None or anatomy.own.loss is None:
+        return torch.empty(0)
+    return loss_of(anatomy.own.loss, output, batch.value)
 
 
 def not_named(anatomy: Anatomy, site: str) -> MeasurementError:

@@ -20,7 +20,7 @@ from maprobe.running.experts import watched_products
 from maprobe.running.matrices import left_out, matrices_of
 from maprobe.running.noise import Noise
 from maprobe.running.own_inputs import OwnBatch
-from maprobe.running.own_sites import loss_of, not_named, rows_of, shown
+from maprobe.running.own_sites import at_site, loss_shown, not_named, shown
 from maprobe.running.rows import taking_in
 from maprobe.sites import ATTRIBUTION, LOSS, site_named
 
@@ -105,10 +105,8 @@ class Recorder:
             taps = [Tap(site) for site in _LOGITS if Tap(site) in self._folds]
             output = call(self._anatomy.model, batch.given, logits=bool(taps), attentions=maps)
             self.forwards += 1
-            own = self._anatomy.own
-            if Tap(LOSS) in self._folds and own is not None and own.loss is not None:
-                assert isinstance(batch, OwnBatch), "a model that brings its loss brings its inputs"
-                self._observe(Tap(LOSS), loss_of(own.loss, output, batch.value))
+            if Tap(LOSS) in self._folds and isinstance(batch, OwnBatch):
+                self._observe(Tap(LOSS), loss_shown(self._anatomy, output, batch))
             for tap in taps:
                 logits = logits_of(output)
                 if logits is None:
@@ -182,8 +180,11 @@ class Recorder:
             return  # an expert that no token was routed to
         batch = self._batch
         if isinstance(batch, OwnBatch) and tap.site not in _WITHOUT_ROWS:
-            value = rows_of(value, tap.site)
-            batch = batch.at(site_named(tap.site).axes[1], value.shape[1])
+            try:
+                value, batch = at_site(value, tap.site, batch)
+            except MaprobeError as error:
+                self._let_go(tap, error)
+                return
         for fold in self._folds[tap]:
             if id(fold) not in self._failures:
                 try:
@@ -199,8 +200,8 @@ class Recorder:
 
     def _let_go(self, tap: Tap, error: MaprobeError) -> None:
         """Leave out the folds that need a tap."""
-        needing = (fold for fold in self._folds[tap] if (tap, id(fold)) not in self._optional)
-        self._failures.update((id(fold), error) for fold in needing)
+        needing = (id(fold) for fold in self._folds[tap] if (tap, id(fold)) not in self._optional)
+        self._failures = {**dict.fromkeys(needing, error), **self._failures}
 
     def _show(self, tap: Tap) -> None:
         named = self._anatomy.at(tap.site, tap.layer) if tap.layer or not site_named(tap.site).per_layer else None

@@ -23,6 +23,7 @@ GRAPH_TWINS: Mapping[str, tuple[str, dict[str, object]]] = {
     "graphs-still": ("whose loss hardly hangs on what it predicts", {"cares": False}),
     "graphs-broken": ("in which a loud bond is louder than any number", {"broken": True}),
 }
+_COUNTS_AS = {"explicit_bias": "counted as one with an explicit bias", "steps": "counted as untrained"}
 _STEPS = (1, 2)
 
 
@@ -43,8 +44,9 @@ def graphs(twin: str, **both: object) -> Pair:
     """Return the planted graph transformer and one of its twins; what is said of both is built into each."""
     lacks, design = GRAPH_TWINS[twin]
     suffix = "".join(f"-{name}" for name in both)
-    planted = _graph(f"{_PLANTED.name}{suffix}", _PLANTED.told, **both) if both else _PLANTED
-    member = _graph(f"{twin}{suffix}", f"the same {lacks}", **{**both, **design})
+    words = "".join(f", {_COUNTS_AS[name]}" for name in both)
+    planted = _graph(f"{_PLANTED.name}{suffix}", f"{_PLANTED.told}{words}", **both) if both else _PLANTED
+    member = _graph(f"{twin}{suffix}", f"the same {lacks}{words}", **{**both, **design})
     return Pair(planted=planted, twin=member, absent=twin == "graphs-quiet")
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from maprobe.cases import InputsRequest, Options, Probe
 from maprobe.errors import MaprobeError
+from maprobe.modalities import DEFAULT
 from maprobe.registry import Registry
 from maprobe.selftest.design import FACTS
 from maprobe.selftest.language import text
@@ -113,13 +114,16 @@ def _yaml(value: object) -> str:
 
 
 def placed(probe: Probe, card: Path) -> Probe:
-    """Return a probe as it is asked of a planted model: held to its card, and without a waiver.
+    """Return a probe as it is asked of a planted model: held to its card, run on its inputs, and without a waiver.
 
-    A waiver says something of a checkpoint that the planted models are not.
+    A waiver says something of a checkpoint that the planted models are not, and so do names of a model's own inputs.
     """
+    inputs = probe.inputs
+    if inputs.source == "own":
+        inputs = replace(inputs, value=(DEFAULT,), sequences=None, skip=0)
     measure = probe.measure
     if measure.kind in ("published", "published.weights"):
         options: Options = tuple((name, str(card) if name == "card" else value) for name, value in measure.options)
         measure = replace(measure, options=options)
     overrides = tuple(replace(override, probe=placed(override.probe, card)) for override in probe.overrides)
-    return replace(probe, measure=measure, xfail=None, overrides=overrides)
+    return replace(probe, inputs=inputs, measure=measure, xfail=None, overrides=overrides)

@@ -115,7 +115,7 @@ def test_without_scipy_one_sentence_says_what_to_install_and_the_rest_runs(
 def test_without_rdkit_and_torch_geometric_a_stored_model_is_measured_all_the_same(
     inner: Inner, runs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("rdkit", "torch_geometric", "ogb"):
+    for name in ("rdkit", "rdkit.Chem", "rdkit.rdBase", "torch_geometric", "ogb"):
         monkeypatch.setitem(sys.modules, name, None)
     inner.run(PROBES, *QUICK, "--property-report=report.json", model=runs / "loud" / "final")
     assert "unmeasured" not in inner.statuses().values()
@@ -124,7 +124,8 @@ def test_without_rdkit_and_torch_geometric_a_stored_model_is_measured_all_the_sa
 def test_graphs_that_are_not_stored_need_what_makes_them_again(
     inner: Inner, runs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(sys.modules, "rdkit", None)
+    for name in ("rdkit", "rdkit.Chem", "rdkit.rdBase"):
+        monkeypatch.setitem(sys.modules, name, None)
     model = fresh_model(config(), seed=1)
     file = inner.write("molecules.smi", "\n".join("C" * (3 + at) for at in range(12)) + "\n")
     data = {**DATA, "name": "molecules.smi", "path": str(file), "molecules": 12}

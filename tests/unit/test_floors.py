@@ -23,7 +23,7 @@ FLOORS: list[tuple[str, list[str]]] = [
     ),
     ("1 reading", ["reading"]),
     ("2 recipes", ["expectations", "architectures", "drawings", "corpora", "measurements", "interventions"]),
-    ("3 thinking", ["planning", "modalities", "settling", "judging", "pairing", "courses", "trends"]),
+    ("3 thinking", ["costs", "planning", "modalities", "settling", "judging", "pairing", "courses", "trends"]),
     ("4 running", ["running", "training", "pruning", "selftest", "graphs"]),
     ("5 reporting", ["reporting"]),
     (

@@ -432,3 +432,99 @@ def test_a_factory_is_called_with_the_text_behind_its_name(factories: Callable[[
 def test_a_reference_that_names_no_function_is_refused(text: str) -> None:
     with pytest.raises(MaprobeError, match="names no Python function; allowed: python:MODULE:FACTORY"):
         parse_reference(text, {})
+
+
+def test_massive_activations_of_the_stream_are_edited_as_in_any_other_model(tmp_path: Path) -> None:
+    model = brought()
+    with torch.no_grad():
+        model.module.layers[0].scores.bias[2] = 60_000.0
+    probe = (
+        "  - {id: a, claim: c, measure: {kind: loss}, intervene: {target: massive, set: zero}, control: median, "
+        "expect: {ratio: {lt: 0.9}, control.ratio: {between: [0.9, 1.1]}}}\n"
+    )
+    (verdict,) = checked(model, tmp_path, probe)
+    losses = []
+    with torch.no_grad():
+        for item in model.inputs:  # type: ignore[union-attr]
+            rows, edges = item.given
+            nodes, scores = model.module.embed(rows), model.module.edge_embed(edges)
+            for number, layer in enumerate(model.module.layers):
+                nodes, scores = layer(nodes, scores)
+                if number == 0:
+                    nodes[:, 2] = 0
+            losses.append(float(model.module.out(nodes.mean(0, keepdim=True)).square().mean()))
+    assert sum(losses) / len(losses) == pytest.approx(quantity(verdict, "edited").value, rel=1e-4)
+
+
+class Attending(nn.Module):
+    """An attention that gives out its map beside what it returns."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.query, self.key = nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, WIDTH)
+
+    def forward(self, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return 1 x rows x width, and the map, 1 x 1 x rows x rows."""
+        scores = self.query(rows) @ self.key(rows).transpose(1, 2)
+        probabilities = scores.softmax(-1)
+        return probabilities @ rows, probabilities.unsqueeze(1)
+
+
+class AttentiveBlock(nn.Module):
+    """Adds what attention gives."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attention = Attending()
+
+    def forward(self, rows: torch.Tensor) -> torch.Tensor:
+        """Return rows of the same shape."""
+        added: torch.Tensor = self.attention(rows)[0]
+        return rows + added
+
+
+class Attentive(nn.Module):
+    """Two blocks with an attention module each."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(AttentiveBlock() for _ in range(2))
+
+    def forward(self, rows: torch.Tensor) -> torch.Tensor:
+        """Return 1 x rows x width."""
+        for block in self.blocks:
+            rows = block(rows)
+        return rows
+
+
+def test_attention_is_read_where_modules_give_out_their_maps(tmp_path: Path) -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(2)
+        module = Attentive().eval()
+        inputs = [ModelInput(given=torch.randn(1, 5, WIDTH)) for _ in range(2)]
+    kind = "attention.concentration, tokens: {index: [1]}, burn_in: 2"
+    probe = f"  - {{id: a, claim: c, measure: {{kind: {kind}}}}}\n"
+    (verdict,) = checked(PythonModel(module=module, inputs=inputs), tmp_path, probe)
+    shares = []
+    with torch.no_grad():
+        for item in inputs:
+            rows, layers = item.given, []
+            for block in module.blocks:
+                layers.append(float(block.attention(rows)[1][0, 0, 2:, 1].mean()))
+                rows = block(rows)
+            shares.append(layers)
+    means = [sum(layer) / len(layer) for layer in zip(*shares, strict=True)]
+    assert means == pytest.approx(quantity(verdict, "layer_share").values, rel=1e-5)
+
+
+def test_a_site_that_cannot_be_read_leaves_the_others_their_numbers(tmp_path: Path) -> None:
+    items = given()
+    items[1] = ModelInput(given=items[1].given, rows={"edge": ["one"]})
+    probes = (
+        "  - {id: a, claim: c, measure: {kind: magnitude, site: edge.attn}}\n"
+        "  - {id: b, claim: c, measure: {kind: magnitude}}\n"
+    )
+    (tmp_path / "p.probe.yaml").write_text(HEAD + probes, encoding="utf-8")
+    edges, stream = maprobe.check(brought(inputs=items), None, tmp_path).verdicts
+    assert "input 1 has words for 1 rows (edge)" in edges.reason
+    assert maprobe.Status.PASSED == stream.status

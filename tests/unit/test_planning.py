@@ -7,9 +7,11 @@ from hidden_states import facts
 from probes_by_hand import MAGNITUDE, PERPLEXITY, REGISTRY, ZERO, case, clause, expect, probe
 
 from maprobe.cases import Case, Condition, InputsRequest, InterveneRequest, MeasureRequest, Override
+from maprobe.costs import require_memory
 from maprobe.errors import InputError, PlanError
 from maprobe.facts import CheckpointFacts
-from maprobe.planning import InputSize, Plan, describe, make_plan, require_memory
+from maprobe.planning import InputSize, Plan, describe, make_plan
+from maprobe.reporting.plans import plan_table
 from maprobe.settling import settle
 from maprobe.sites import LayerRange, TokenSet
 
@@ -177,3 +179,44 @@ def test_a_measurement_is_described_by_what_sets_it_apart() -> None:
     measure = replace(MAGNITUDE, layers=LayerRange(2, -2), tokens=TokenSet("first"))
     assert "magnitude block.out 2..-2 at first top=3" == describe(measure)
     assert "perplexity" == describe(PERPLEXITY)
+
+
+def test_an_edit_that_is_learnt_names_its_steps_once_and_its_control_arm_none() -> None:
+    noise = InterveneRequest(
+        target="noise", at="embeddings", set="", control="random", options=(("deviation", 0.1), ("steps", 30))
+    )
+    loss = MeasureRequest(kind="loss", site="loss")
+    own = InputsRequest(source="own", value=("test",))
+    cases = [case(id=name, measure=loss, intervene=noise, inputs=own) for name in "ab"]
+    found = plan(*cases, fact=facts(modality="graph", causal=False))
+    assert [0, 30, 0] == [run.learning for run in found.runs]
+    assert (30, 30) == (found.learning, found.to_dict()["learning"])
+    assert "at most 30 steps of learning over all inputs" in plan_table(found.to_dict())
+    assert "learning" not in plan_table(plan(case()).to_dict())
+
+
+@pytest.mark.parametrize(
+    ("modality", "measure", "inputs", "reason"),
+    [
+        ("graph", MAGNITUDE, InputsRequest(), "its inputs are texts (corpus python-docs), and llama takes graphs"),
+        ("text", MAGNITUDE, InputsRequest(source="own", value=("test",)), "and llama takes texts, and brings none"),
+        ("own", PERPLEXITY, InputsRequest(source="default", value=()), "perplexity is for language models"),
+        (
+            "own",
+            replace(MAGNITUDE, tokens=TokenSet("first")),
+            InputsRequest(source="default", value=()),
+            "it is about tokens of class first",
+        ),
+        ("text", MeasureRequest(kind="loss", site="loss"), InputsRequest(), "loss is for models of inputs of its own"),
+    ],
+)
+def test_inputs_of_a_models_own_go_with_such_models_alone(
+    modality: str, measure: MeasureRequest, inputs: InputsRequest, reason: str
+) -> None:
+    settled = settle(case(measure=measure, inputs=inputs), facts(modality=modality), REGISTRY)
+    assert reason in settled.inapplicable
+
+
+def test_a_probe_that_leaves_its_inputs_out_runs_those_that_a_model_brings() -> None:
+    settled = settle(case(inputs=InputsRequest(source="default", value=())), facts(modality="own"), REGISTRY)
+    assert ("", InputsRequest(source="own", value=("default",))) == (settled.inapplicable, settled.probe.inputs)

@@ -55,7 +55,10 @@ class TestPairs:
     def test_rules_name_kinds_and_quantities_that_there_are(self) -> None:
         edits = {"edited", "ratio", "difference", "untouched", "paired.mean", "paired.low", "paired.high"}
         known = {
-            kind: {spec.name for spec in recipe.quantities} | edits | {f"control.{name}" for name in edits}
+            kind: {spec.name for spec in recipe.quantities}
+            | edits
+            | {f"control.{name}" for name in edits}
+            | {"over_control"}
             for kind, recipe in REGISTRY.measurements.items()
         }
         for rule in RULES:
