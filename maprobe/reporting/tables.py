@@ -30,12 +30,12 @@ def property_table(report: PropertyReport, *, format: str = "simple", width: int
         format: a format of tabulate; ``github`` and ``pipe`` give Markdown.
         width: columns of the terminal to keep within; None for as wide as it comes. Checkpoints that do not fit
             side by side continue in a further table. Within a terminal, probes that do not apply to any of the
-            checkpoints stand below the table, those of one reason together.
+            checkpoints stand below the table, those of one reason together, and suites of such probes alone come last.
     """
     series = spans(report)
     inside = {label for span in series for label in span.labels}
     labels = [label for label in report.labels() if label not in inside]
-    sections = []
+    sections, idle = [], []
     for suite, rows in rows_of(report.verdicts).items():
         below = ""
         if width is not None and not series:
@@ -46,8 +46,8 @@ def property_table(report: PropertyReport, *, format: str = "simple", width: int
             grid = compared(rows, span, width, alone=len(series) == 1)
             if grid:
                 tables.append(draw(grid, format=format, width=width))
-        sections.append(titled(suite, "\n\n".join(tables), format))
-    return "\n\n".join(sections)
+        (sections if rows else idle).append(titled(suite, "\n\n".join(tables), format))
+    return "\n\n".join(sections + idle)
 
 
 def _folded(rows: Sequence[Row], labels: Sequence[str], width: int) -> tuple[list[Row], str]:

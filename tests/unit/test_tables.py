@@ -110,6 +110,13 @@ def test_a_suite_of_which_nothing_applies_has_no_table() -> None:
     ).splitlines()
 
 
+def test_in_a_terminal_suites_of_which_nothing_applies_come_last() -> None:
+    made = report(replace(inapplicable("rings", "needs x"), suite="graphs"), SMOLLM2_EXISTS)
+    assert property_table(made, width=60).startswith("massive-activations\n")
+    assert property_table(made, width=60).endswith("\n\ngraphs\nnot applicable\n  needs x: rings")
+    assert property_table(made).startswith("graphs\n"), "a file keeps the order of the report"
+
+
 def test_suites_have_tables_of_their_own_in_the_order_of_the_report() -> None:
     table = property_table(
         report(replace(perplexity(), suite="zeta"), SMOLLM2_EXISTS, replace(perplexity(), suite="zeta"))
