@@ -43,7 +43,7 @@ class PythonModel:
             Names of one's own begin with ``own.``. A site that is what a module is called on (``block.mid``,
             ``block.mlp.in``, ``block.mlp.hidden``, ``block.attn.in``) names that module; every other one names the
             module that gives it out. Where ``block.out`` is left out, blocks are looked for as in any other model.
-        tokenizer: of a model of token ids.
+        tokenizer: of a model of token ids; of a transformers model of images, its image processor.
         loss: returns the mean loss, a single number, of an output and what the module was called on.
         join: makes one ``given`` of several, whose rows follow one another as those of the several do; by it, inputs
             can go through the module together where nothing but the loss is looked at.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, overload
@@ -39,8 +40,9 @@ class _Inputs(Sequence[ModelInput]):
         numbers = range(len(self))[index]
         return self._made(numbers) if isinstance(numbers, int) else [self._made(number) for number in numbers]
 
+    @abstractmethod
     def _made(self, number: int) -> ModelInput:
-        raise NotImplementedError
+        """Make an input, by its number from 0."""
 
 
 class GraphInputs(_Inputs):

@@ -35,7 +35,8 @@ def property_table(report: PropertyReport, *, format: str = "simple", width: int
     series = spans(report)
     inside = {label for span in series for label in span.labels}
     labels = [label for label in report.labels() if label not in inside]
-    sections, idle = [], []
+    sections: list[str] = []
+    idle: list[str] = []  # suites of which nothing applies
     for suite, rows in rows_of(report.verdicts).items():
         below = ""
         if width is not None and not series:

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from maprobe.references import CheckpointReference, LoadOptions
     from maprobe.running.locations import Location
 
-__all__ = ["Inspected", "LoadedCheckpoint", "facts_held", "held", "inspect", "load", "provenance_of"]
+__all__ = ["Inspected", "LoadedCheckpoint", "facts_held", "held", "inspect", "load", "provenance_of", "reader_held"]
 
 _LIBRARIES = ("torch", "transformers", "tokenizers", "numpy")
 
@@ -164,9 +164,8 @@ def held(model: nn.Module, tokenizer: Any, label: str) -> LoadedCheckpoint:  # n
         label: what it is called.
     """
     config = _config(model)
-    processor = tokenizer if isinstance(tokenizer, transformers.ImageProcessingMixin) else None
-    tokenizer = None if processor is not None else tokenizer
-    facts = facts_held(model, tokenizer, label)
+    facts, reader = facts_held(model, tokenizer, label), reader_held(model, tokenizer, label)
+    tokenizer = None if isinstance(tokenizer, transformers.ImageProcessingMixin) else tokenizer
     provenance = provenance_of(
         model,
         tokenizer,
@@ -175,7 +174,6 @@ def held(model: nn.Module, tokenizer: Any, label: str) -> LoadedCheckpoint:  # n
         resolved=f"in memory ({type(model).__name__})",
         weights=parameters_digest(model),
     )
-    reader = None if config is None else _reader(config, facts, None, processor)
     return LoadedCheckpoint(model=model, tokenizer=tokenizer, facts=facts, provenance=provenance, reader=reader)
 
 
@@ -191,6 +189,13 @@ def facts_held(model: nn.Module, tokenizer: Any, label: str) -> CheckpointFacts:
         dtype=loaded_dtype(model),
         classifier=type(model).__name__.endswith(CLASSIFIER),
     )
+
+
+def reader_held(model: nn.Module, processor: Any, label: str) -> ImageReader | None:  # noqa: ANN401
+    """Return the way with images of a model in memory, which may be said by a processor; None for any other model."""
+    config, given = _config(model), isinstance(processor, transformers.ImageProcessingMixin)
+    facts = facts_held(model, processor, label)
+    return None if config is None else _reader(config, facts, None, processor if given else None)
 
 
 def _reader(

@@ -15,7 +15,7 @@ from maprobe.errors import CheckpointError, did_you_mean
 from maprobe.facts import FACTS, CheckpointFacts
 from maprobe.modalities import brings_inputs
 from maprobe.python_models import PythonModel
-from maprobe.running.checkpoints import LoadedCheckpoint, facts_held, held, provenance_of
+from maprobe.running.checkpoints import LoadedCheckpoint, facts_held, held, provenance_of, reader_held
 from maprobe.running.digests import config_digest, parameters_digest
 from maprobe.running.discovery import longest_run
 from maprobe.running.own_sites import named_paths
@@ -25,6 +25,7 @@ from maprobe.running.traits import facts_of, loaded_dtype
 if TYPE_CHECKING:
     from maprobe.progress import Progress
     from maprobe.references import CheckpointReference, LoadOptions
+    from maprobe.running.images import ImageReader
     from maprobe.running.own_inputs import InputSets
 
 __all__ = ["PythonSource", "facts_of_own", "facts_stated", "held_own", "made", "on_device"]
@@ -39,7 +40,8 @@ class PythonSource:
         options: how it is to be loaded.
         facts: what the model, or its code, tells of itself.
         tokenizer: of a model of token ids, else None.
-        own: the inputs that it brings; empty for a model of token ids.
+        own: the inputs that it brings; empty for a model of token ids, or of images.
+        reader: of a model of images, else None.
     """
 
     reference: CheckpointReference
@@ -47,6 +49,7 @@ class PythonSource:
     facts: CheckpointFacts
     tokenizer: Any
     own: InputSets
+    reader: ImageReader | None = None
     _model: PythonModel | None = field(default=None, repr=False)
 
     @classmethod
@@ -59,13 +62,15 @@ class PythonSource:
         check_options(options)
         model = made(reference, options)
         facts = facts_of_own(model, label=reference.label, reference=reference.text)
-        tokenizer = None if brings_inputs(facts) else model.tokenizer
+        images = facts["modality"] == "image"
+        tokenizer = None if brings_inputs(facts) or images else model.tokenizer
         return cls(
             reference=reference,
             options=options,
             facts=facts,
             tokenizer=tokenizer,
             own=model.input_sets,
+            reader=reader_held(model.module, model.tokenizer, reference.label) if images else None,
             _model=model,
         )
 

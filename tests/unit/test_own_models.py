@@ -528,3 +528,19 @@ def test_a_site_that_cannot_be_read_leaves_the_others_their_numbers(tmp_path: Pa
     edges, stream = maprobe.check(brought(inputs=items), None, tmp_path).verdicts
     assert "input 1 has words for 1 rows (edge)" in edges.reason
     assert maprobe.Status.PASSED == stream.status
+
+
+def test_a_factory_may_make_a_model_of_texts_or_of_images(factories: Callable[[str], str], tmp_path: Path) -> None:
+    name = factories(
+        "import transformers as t\n"
+        "def vit():\n"
+        "    return t.ViTModel(t.ViTConfig(hidden_size=16, num_hidden_layers=2, num_attention_heads=2,"
+        " intermediate_size=32, image_size=16, patch_size=4))\n"
+        "def llama():\n"
+        "    return t.LlamaForCausalLM(t.LlamaConfig(hidden_size=16, num_hidden_layers=2, num_attention_heads=2,"
+        " intermediate_size=32, vocab_size=64))\n"
+    )
+    images, texts = opened(f"python:{name}:vit"), opened(f"python:{name}:llama")
+    assert ("image", True, {}) == (images.facts["modality"], images.reader is not None, images.own)
+    assert ("text", None, True) == (texts.facts["modality"], texts.reader, texts.facts["causal"])
+    assert 2 == examine(images.load(Silent()), {}).anatomy.depth == examine(texts.load(Silent()), {}).anatomy.depth
