@@ -237,7 +237,7 @@ def loss_shown(anatomy: Anatomy, output: object, batch: OwnBatch) -> torch.Tenso
 
 def not_named(anatomy: Anatomy, site: str) -> MeasurementError:
     """Return the error that a model has no site of that name, since nothing but its own code could name one."""
-    named = allowed_names(anatomy.sites) if anatomy.sites else "none"
+    named = f"those of {allowed_names(anatomy.sites)}" if anatomy.sites else "none"
     return MeasurementError(
-        f"this model has no site {site}: its own code has to name modules for it, and names those of {named}"
+        f"this model has no site {site}: its own code has to name modules for it, and names {named}"
     )
