@@ -64,9 +64,8 @@ def _parser() -> argparse.ArgumentParser:
         doctor.add_argument(f"--{name}", default="auto")
     doctor.add_argument("--device-map", default="")
     doctor.add_argument("--attn", default="")
-    doctor.add_argument("--allow-pickle", action="store_true")
-    doctor.add_argument("--trust-remote-code", action="store_true")
-    doctor.add_argument("--allow-python", action="store_true")
+    for name in ("allow-pickle", "trust-remote-code", "allow-python"):
+        doctor.add_argument(f"--{name}", action="store_true", help=f"as for pytest --maprobe-{name}")
     doctor.set_defaults(run=_doctor)
 
     card = commands.add_parser("card", help="write or refresh a model card from a JSON report")

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from maprobe.measurements.edges import OVER, SITE
+from maprobe.measurements.edges import OVER, SITE, EdgeLayer
 from maprobe.readings import Place, Quantity, Reading, Scalar
 from maprobe.recipes import Batch, FoldContext, MeasurementRecipe, Parameter, QuantitySpec, Tap
 from maprobe.sites import LayerRange
@@ -34,9 +34,9 @@ class _EntriesFold:
         del offset
         features = value[0].float()
         sizes = features.abs()
-        median = sizes.median(dim=1, keepdim=True).values
-        # An edge of zeros alone has no massive entry; of what is not finite nothing is said here.
-        ratios = (sizes / median).nan_to_num(nan=0.0, posinf=math.inf)
+        graph = EdgeLayer.of(tap.layer, sizes)
+        # What is not finite has no ratio that could be compared; `finite` tells of it.
+        ratios = graph.ratios("edge", sizes).where(sizes.isfinite().cpu(), 0.0)
         top = int(ratios.argmax())
         edge, channel = divmod(top, features.shape[1])
         ratio = float(ratios[edge, channel])
@@ -48,7 +48,7 @@ class _EntriesFold:
             self.edges.add((tap.layer, batch.sequences[0], position))
             self._note("edited", tap.layer, batch, features, position, channels)
             # As many others of the same edge, those nearest to its median.
-            near = (sizes[position] - median[position]).abs()
+            near = (sizes[position].cpu() - graph.medians[position]).abs().nan_to_num(nan=math.inf)
             near[channels] = math.inf
             others = near.argsort(stable=True)[: min(len(channels), len(near) - len(channels))].tolist()
             self._note("control", tap.layer, batch, features, position, others)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -125,9 +125,7 @@ class OwnBatch:
                 f"input {self.sequences[0]} has words for {len(named)} rows ({unit}), and a site has {count} of them; "
                 f"correct `rows` of the input"
             )
-        return OwnBatch(
-            sequences=self.sequences, value=self.value, rows=self.rows, device=self.device, unit=unit, count=count
-        )
+        return replace(self, unit=unit, count=count)
 
     def mask(self, tokens: TokenSet) -> torch.Tensor:
         """Return which rows belong to the set: bool, shape (1, rows).

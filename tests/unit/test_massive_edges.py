@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from test_own_models import brought, checked, quantity
+from test_own_models import HEAD, brought, checked, quantity
 
 import maprobe
-from maprobe.python_models import PythonModel
+from maprobe.python_models import ModelInput, PythonModel
 
 _LOCATE = "  - {id: a, claim: c, measure: {kind: edge.massive, OPTIONS}}\n"
 _ZERO = "  - {id: a, claim: c, measure: {kind: loss}, intervene: {target: massive-edges, OPTIONS}, expect: EXPECT}\n"
@@ -116,3 +118,21 @@ def test_an_edge_of_zeros_has_no_massive_entry(tmp_path: Path) -> None:
             layer.scores.bias.zero_()
     (verdict,) = checked(model, tmp_path, _LOCATE.replace("OPTIONS", ""))
     assert maprobe.Status.ABSENT == verdict.status
+
+
+def test_entries_are_massive_by_the_same_ratios_as_elsewhere_and_those_not_finite_are_left_out(tmp_path: Path) -> None:
+    items = [*planted().inputs]  # type: ignore[misc]
+    rows, edges = items[2].given
+    items[2] = ModelInput(given=(rows, edges.sign() * 3e38), rows=items[2].rows)
+    model = replace(planted(), inputs=items)
+    probes = (
+        "  - {id: a, claim: c, measure: {kind: edge.massive, layers: 1, over: 3}}\n"
+        "  - {id: b, claim: c, measure: {kind: edge.kinds, layers: 1, over: 3}}\n"
+    )
+    (tmp_path / "p.probe.yaml").write_text(HEAD + probes, encoding="utf-8")
+    (found,) = (v for v in maprobe.check(model, None, tmp_path).verdicts if v.probe == "a")
+    (kinds,) = (v for v in maprobe.check(replace(planted()), None, tmp_path).verdicts if v.probe == "b")
+    (plain,) = (v for v in maprobe.check(replace(planted()), None, tmp_path).verdicts if v.probe == "a")
+    assert quantity(kinds, "massive").value == quantity(plain, "edges").value
+    assert found.reading is not None
+    assert all(abs(float(record["value"])) < math.inf for record in found.reading.records)  # type: ignore[arg-type]
